@@ -1,0 +1,93 @@
+"""Every Python block of the README and the docs runs, in its page's order, against the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from unexpired.testing import ServerConfig, ServerHandle, running_server
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if page.stem != "template")])
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(((?!https?:)[^)#]+)(?:#[^)]*)?\)")
+CloseLater = Callable[[dict[str, Any]], object]
+ADDRESSES = ("https://id.example.com", "https://crm.example.com")
+
+
+def blocks(page: Path) -> list[str]:
+    return BLOCK.findall(page.read_text())
+
+
+WITH_CODE = [page for page in PAGES if blocks(page)]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerHandle]:
+    """A server for the addresses in the text, and a home for the sessions."""
+    monkeypatch.setenv("UNEXPIRED_HOME", str(tmp_path / "home"))
+    with running_server(ServerConfig()) as handle:
+        yield handle
+
+
+@pytest.fixture
+def close_later() -> Iterator[CloseLater]:
+    """Takes the names of a block, and closes the clients among them when the page is done."""
+    with ExitStack() as stack:
+        yield lambda names: [
+            stack.callback(value.close) for value in names.values() if isinstance(value, httpx2.Client)
+        ]
+
+
+def made_real(source: str, server: ServerHandle, tmp_path: Path) -> str:
+    """The block with the example's addresses, tokens and directory replaced by real ones."""
+    for address in ADDRESSES:
+        source = source.replace(address, server.url)
+    answer = server.login()
+    for name in ("access_token", "refresh_token"):
+        source = source.replace(f'"{name}": "..."', f'"{name}": "{answer[name]}"')
+    return source.replace("/tmp/unexpired-example", str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_blocks_run(page: Path, server: ServerHandle, tmp_path: Path, close_later: CloseLater) -> None:
+    """What a page shows works when it is copied, block after block."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    for number, block in enumerate(blocks(page)):
+        code = compile(made_real(block, server, tmp_path), f"{page.name}[{number}]", "exec")
+        exec(code, names)  # noqa: S102 - this is the point of the test
+        if "main" in names:
+            assert asyncio.run(names.pop("main")()) == 200
+        close_later(names)
+    assert server.stats().reuse_detected == 0
+
+
+def test_the_readme_dialects_reach_their_apis(
+    server: ServerHandle, tmp_path: Path, close_later: CloseLater
+) -> None:
+    """The README's two dialects are served by the server's two dialects, after an expiry that only it knows."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    served = 0
+    for block in blocks(ROOT / "README.md"):
+        exec(made_real(block, server, tmp_path), names)  # noqa: S102 - this is the point of the test
+        close_later(names)
+        if "Scheme(" in block:
+            names["manager"].login(server.login())
+            server.expire()
+            assert names["client"].get("/list").json()["code"] == 0
+            served += 1
+    assert served == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """A link to a file of the repository leads to one."""
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert missing == []
