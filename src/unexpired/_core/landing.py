@@ -1,0 +1,297 @@
+"""What the server's answer means, and what is stored because of it: the failure tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from unexpired._core.effects import (
+    Draw,
+    Emit,
+    Flow,
+    Instant,
+    Load,
+    Need,
+    Now,
+    Publish,
+    Renew,
+    Result,
+    Revoke,
+    Sleep,
+    Swap,
+)
+from unexpired._core.policy import Policy, asked_pause, cool_down
+from unexpired._core.session import Failure, FailureKind, Session
+from unexpired._core.token import Token, is_credential
+from unexpired.errors import (
+    AnswerLost,
+    ConfigurationError,
+    LoginRequired,
+    NotSent,
+    Refused,
+    StoreError,
+    UnexpiredError,
+)
+from unexpired.events import Event, RefreshFailed, RefreshSucceeded, SessionEnded, Unsaved
+
+__all__ = ["Outcome", "Trip", "fail", "land", "passing", "read", "settle", "wanted"]
+
+_TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+_UNEXPLAINED_LIMIT = 3
+_UNEXPLAINED_SPAN = 60.0
+_TRIES_BEFORE_MEMORY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What everybody gets, and what the listeners hear afterwards."""
+
+    result: Result
+    events: Collection[Event] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One redemption under way: the session *before* it, and the same with our intent *marked* in it."""
+
+    key: str
+    policy: Policy
+    before: Session
+    marked: Session
+    resource: str | None
+
+    @property
+    def attempt(self) -> int:
+        """How often this version has been sent, this time included."""
+        return self.marked.intent.attempt if self.marked.intent is not None else 1
+
+    @property
+    def answered(self) -> Session:
+        """The session with our intent in it, and the request that it announced over."""
+        intent = self.marked.intent
+        return replace(self.marked, intent=replace(intent, owner="") if intent is not None else None)
+
+
+def settle(session: Session | None, needs: Collection[Need], instant: Instant, policy: Policy) -> Result | None:
+    """The answer that needs no token request: no session, ended, somebody else's new token, or a fresh failure."""
+    if session is None or session.ended is not None:
+        return Result(session)
+    if all(need.met_by(session, instant.wall, policy.leeway) for need in needs):
+        return Result(session)
+    if session.failure is not None and session.failure.holds(instant.wall):
+        return Result(session, session.failure)
+    return None
+
+
+def wanted(session: Session, needs: Collection[Need], instant: Instant, policy: Policy) -> str | None:
+    """The resource to redeem for: one at a time, the default one first, then by name."""
+    unmet = {need.resource for need in needs if not need.met_by(session, instant.wall, policy.leeway)}
+    return None if None in unmet else min(resource for resource in unmet if resource is not None)
+
+
+def read(said: object, sent: Instant, policy: Policy) -> Token | UnexpiredError:
+    """A token out of what a grant brought, with the configured lifetime where none is named, or its error."""
+    if isinstance(said, UnexpiredError):
+        return said
+    if isinstance(said, Token):
+        token = said
+    elif isinstance(said, Mapping):
+        answer = cast("Mapping[str, Any]", said)
+        try:
+            token = Token.from_response(answer, now=sent.wall)
+        except ValueError as error:
+            refresh_token = answer.get("refresh_token")
+            return AnswerLost(str(error), refresh_token=refresh_token if is_credential(refresh_token) else None)
+    else:
+        # Its text could be the token: only its type may be told.
+        return AnswerLost(f"the grant returned {type(said).__name__}, not a token or a mapping")
+    if token.expires_at is None and policy.default_lifetime is not None:
+        return replace(token, lifetime=policy.default_lifetime, expires_at=sent.wall + policy.default_lifetime)
+    return token
+
+
+def passing(kind: FailureKind, message: str, now: float, pause: float) -> Failure:
+    """A failure that is not kept in the record."""
+    return Failure(kind, message, now, now + pause)
+
+
+def fail(
+    trip: Trip,
+    kind: FailureKind,
+    message: str,
+    instant: Instant,
+    chance: float,
+    *,
+    retry_after: float | None = None,
+) -> Failure:
+    """The memory of this failure, with a pause that grows with each one in a row."""
+    earlier = trip.before.failure
+    count = earlier.count + 1 if earlier is not None else 1
+    pause = asked_pause(retry_after, cool_down(count, chance, trip.policy.longest_pause))
+    unexplained, since = (earlier.unexplained, earlier.unexplained_since) if earlier is not None else (0, 0.0)
+    if kind == "unexplained":
+        unexplained, since = unexplained + 1, since or instant.wall
+    else:
+        unexplained, since = 0, 0.0
+    return Failure(kind, message, instant.wall, instant.wall + pause, count, unexplained, since)
+
+
+def land(trip: Trip, answer: Token | UnexpiredError) -> Flow[Outcome]:
+    """Store what the answer means. A usable token is stored before anything else happens."""
+    if isinstance(answer, Token):
+        return (yield from _save(trip, answer))
+    if isinstance(answer, AnswerLost):
+        return (yield from _lost(trip, answer))
+    if isinstance(answer, NotSent):
+        return (yield from _remember(trip, "unreachable", str(answer), trip.before, answer.retry_after))
+    if isinstance(answer, LoginRequired):
+        return (yield from _end(trip, answer.reason, spent=True))
+    if isinstance(answer, Refused):
+        return (yield from _refused(trip, answer))
+    if isinstance(answer, ConfigurationError):
+        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+    return (yield from _lost(trip, AnswerLost(f"the grant raised {type(answer).__name__}")))
+
+
+def _save(trip: Trip, token: Token) -> Flow[Outcome]:
+    """Store the new token, whatever it takes; serve it from memory while the store refuses it."""
+    if _another_person(trip, token):
+        message = "the server answered with a token of another person (id_token sub or iss changed)"
+        return (yield from _remember(trip, "configuration", message, trip.answered))
+    stored = trip.marked.minted(token, trip.resource)
+    saved = yield from _store(trip, Result(stored), stored)
+    if saved is None:
+        return Outcome(Result(stored))
+    if not saved:
+        return (yield from _lost_swap(stored))
+    return (yield from _arrived(trip, token, stored))
+
+
+def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
+    """Store a rotated refresh token and do not give up while the process lives.
+
+    After a few tries everybody here is served from memory. False: somebody logged in or out. None: exiting, unsaved.
+    """
+    tries = 0
+    while True:
+        try:
+            return (yield from Swap(trip.marked, new))
+        except StoreError as error:
+            tries += 1
+            if tries == _TRIES_BEFORE_MEMORY:
+                yield from Publish(result, last=False)
+                yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
+        lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0))
+        if not lives and tries >= _TRIES_BEFORE_MEMORY:
+            return None
+        try:
+            yield from Renew()
+        except StoreError:  # the store that refuses the token refuses this too; saving does not need the lease
+            continue
+
+
+def _arrived(trip: Trip, token: Token, stored: Session) -> Flow[Outcome]:
+    """It is stored. A token that is already expired is a failure all the same, or everybody would refresh again."""
+    instant = yield from Now()
+    if not token.expired(instant.wall):
+        success = RefreshSucceeded(trip.key, stored.version, 0.0, 0, trip.resource)
+        return Outcome(Result(stored), [success])
+    chance = yield from Draw()
+    message = "the server answered with a token that has already expired: check its settings and this machine's clock"
+    failure = fail(trip, "expired", message, instant, chance)
+    noted = replace(stored, failure=failure)
+    if not (yield from Swap(stored, noted)):
+        return Outcome(Result((yield from Load())))
+    return Outcome(Result(noted, failure), [_failed(trip, failure)])
+
+
+def _another_person(trip: Trip, token: Token) -> bool:
+    new = token.claims()
+    known = [before.claims() for before in trip.before.tokens.values()]
+    return any(old[claim] != new[claim] for old in known for claim in ("sub", "iss") if claim in old and claim in new)
+
+
+def _lost_swap(stored: Session) -> Flow[Outcome]:
+    """Somebody logged in or out meanwhile.
+
+    The result is revoked only after a logout of this very login: revocation acts on the whole grant
+    (RFC 7009 §2.1) and could kill a winner.
+    """
+    current = yield from Load()
+    if (
+        current is not None
+        and current.login == stored.login
+        and current.ended is not None
+        and current.ended.reason == "logout"
+    ):
+        yield from Revoke(stored)
+    return Outcome(Result(current))
+
+
+def _lost(trip: Trip, answer: AnswerLost) -> Flow[Outcome]:
+    """The server may have rotated. The intent stays, so that the next attempt knows."""
+    if not answer.refresh_token:
+        return (yield from _remember(trip, "lost", str(answer), trip.answered))
+    instant = yield from Now()
+    chance = yield from Draw()
+    failure = fail(trip, "lost", str(answer), instant, chance)
+    salvaged = replace(trip.marked.salvaged(answer.refresh_token), failure=failure)
+    if (yield from _store(trip, Result(salvaged, failure), salvaged)) is False:
+        return (yield from _lost_swap(salvaged))
+    return Outcome(Result(salvaged, failure), [_failed(trip, failure)])
+
+
+def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
+    spent = trip.policy.spends_refresh_token and trip.before.refresh_token is not None
+    if answer.error == "invalid_grant":
+        return (yield from _end(trip, "answer_lost" if trip.attempt > 1 else "refused", spent=spent))
+    if answer.error in _TRANSIENT_CODES:
+        return (yield from _remember(trip, "unreachable", str(answer), trip.before))
+    if answer.error is not None:
+        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+    instant = yield from Now()
+    failure = fail(trip, "unexplained", str(answer), instant, 0.0)
+    lasting = instant.wall - failure.unexplained_since >= _UNEXPLAINED_SPAN
+    expired = all(token.expired(instant.wall) for token in trip.before.tokens.values())
+    if failure.unexplained >= _UNEXPLAINED_LIMIT and lasting and expired:
+        return (yield from _end(trip, "refused", spent=spent))
+    return (yield from _remember(trip, "unexplained", str(answer), trip.before))
+
+
+def _end(trip: Trip, reason: str, *, spent: bool) -> Flow[Outcome]:
+    """The login is over, unless somebody has stored a newer version: that is adopted, never deleted."""
+    if not spent:
+        message = "the server refused a grant that spends no stored refresh token: logging in again cannot help"
+        return (yield from _remember(trip, "configuration", message, trip.before))
+    current = yield from Load()
+    if current is None or not trip.marked.same_version(current):
+        return Outcome(Result(current))
+    instant = yield from Now()
+    over = trip.marked.over(reason, instant.wall)
+    if not (yield from Swap(trip.marked, over)):
+        return Outcome(Result((yield from Load())))
+    return Outcome(Result(over), [SessionEnded(trip.key, over.version, reason)])
+
+
+def _remember(
+    trip: Trip, kind: FailureKind, message: str, keep: Session, retry_after: float | None = None
+) -> Flow[Outcome]:
+    """Write the failure into the record, beside what is to be kept, before the lease is released."""
+    instant = yield from Now()
+    chance = yield from Draw()
+    failure = fail(trip, kind, message, instant, chance, retry_after=retry_after)
+    noted = replace(keep, failure=failure)
+    try:
+        stored = yield from Swap(trip.marked, noted)
+    except StoreError:
+        stored = True
+    if not stored:
+        return Outcome(Result((yield from Load())))
+    return Outcome(Result(noted, failure), [_failed(trip, failure)])
+
+
+def _failed(trip: Trip, failure: Failure) -> RefreshFailed:
+    return RefreshFailed(
+        trip.key, trip.before.version, failure.kind, failure.message, 0, failure.retry_at - failure.since
+    )

@@ -1,0 +1,119 @@
+"""One login at one authorization server, as it is stored: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+from unexpired._core.token import Token
+
+__all__ = ["Ended", "Failure", "FailureKind", "Intent", "Session"]
+
+FailureKind = Literal["unreachable", "lost", "unexplained", "configuration", "expired", "unsaved", "store", "time"]
+"""Why a flight brought no token; `configuration` asks for a change of settings, all others pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The journal entry "version v is being redeemed". *since* is UNIX time by the clock of the store's leases.
+
+    *owner* is who is sending it, empty once that request is known to be over: then nobody has to wait for it.
+    """
+
+    login: str = field(repr=False)
+    version: int
+    owner: str
+    attempt: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The memory of a failed flight: whoever comes before *retry_at* (UNIX time) gets this failure and calls nobody.
+
+    *count* is how many came in a row; *unexplained* how many of them were 400/401 answers without a readable error,
+    the first of which came at *unexplained_since*.
+    """
+
+    kind: FailureKind
+    message: str
+    since: float
+    retry_at: float
+    count: int = 1
+    unexplained: int = 0
+    unexplained_since: float = 0.0
+
+    def holds(self, now: float) -> bool:
+        """Whether it still forbids a token request. A clock that was set back does not prolong it."""
+        return self.since - 1.0 <= now < self.retry_at
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over: *reason* is one word (see `LoginRequired`), *at* is UNIX time."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One login, stored under *key*. Frozen; `repr` shows no secret.
+
+    *login* is 128 random bits, new at each login. Every new token and the end make *version* larger by one; *intent*
+    and *failure* do not. *tokens* holds the access tokens by resource (None is the default one). An ended session
+    holds no token any more.
+    """
+
+    key: str
+    login: str = field(repr=False)
+    version: int
+    refresh_token: str | None = field(default=None, repr=False)
+    tokens: Mapping[str | None, Token] = field(default_factory=lambda: MappingProxyType({}))
+    intent: Intent | None = None
+    failure: Failure | None = None
+    ended: Ended | None = None
+
+    @classmethod
+    def begin(cls, key: str, login: str, token: Token | str) -> Session:
+        """The first version of a new login that brought *token*, or only a refresh token (a string)."""
+        if isinstance(token, str):
+            return cls(key, login, 1, token)
+        return cls(key, login, 0).minted(token)
+
+    def minted(self, token: Token, resource: str | None = None) -> Session:
+        """The next version, which stores *token*. What the answer omits is kept (RFC 6749 §6)."""
+        version = self.version + 1
+        before = self.tokens.get(resource)
+        refresh_token = token.refresh_token or self.refresh_token
+        stored = replace(
+            token,
+            refresh_token=refresh_token,
+            id_token=token.id_token or (before.id_token if before else None),
+            scope=token.scope or (before.scope if before else None),
+            resource=resource,
+            login=self.login,
+            minted=version,
+        )
+        return replace(
+            self,
+            version=version,
+            refresh_token=refresh_token,
+            tokens=MappingProxyType({**self.tokens, resource: stored}),
+            intent=None,
+            failure=None,
+        )
+
+    def salvaged(self, refresh_token: str) -> Session:
+        """The next version, with a refresh token that could be read out of a broken answer."""
+        return replace(self, version=self.version + 1, refresh_token=refresh_token, intent=None, failure=None)
+
+    def over(self, reason: str, at: float) -> Session:
+        """The next version, which is ended and holds nothing to steal."""
+        return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at))
+
+    def same_version(self, other: Session | None) -> bool:
+        """Whether *other* is this very version of this very login: what a store's `swap` compares."""
+        return other is not None and (self.login, self.version) == (other.login, other.version)

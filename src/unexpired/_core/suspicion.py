@@ -1,0 +1,44 @@
+"""The memory that keeps an API which refuses fresh tokens from causing refresh after refresh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unexpired._core.token import Token
+
+__all__ = ["Suspicion", "accepts", "refuses"]
+
+LONGEST = 600.0
+"""Seconds a token must be older than before its refusal at a suspicious place starts a flight, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """One place (resource, origin) refused *token*. What it refuses younger than *pause* seconds starts no flight."""
+
+    token: Token = field(repr=False)
+    pause: float
+    strikes: int = 0
+
+
+def refuses(known: Suspicion | None, token: Token, age: float, chance: float) -> tuple[bool, Suspicion]:
+    """The place refused *token*, which this process has had for *age* seconds: may that start a flight?
+
+    *chance* is a random number in [0, 1) that spreads the pauses of many processes.
+    """
+    if known is None:
+        return True, Suspicion(token, _pause(0, chance))
+    if not token.later_than(known.token):
+        return True, known
+    if age < known.pause:
+        return False, known
+    return True, Suspicion(token, _pause(known.strikes + 1, chance), known.strikes + 1)
+
+
+def accepts(known: Suspicion, token: Token) -> bool:
+    """The place took *token*: does that clear it?"""
+    return token.later_than(known.token)
+
+
+def _pause(strikes: int, chance: float) -> float:
+    return min(2.0 ** min(strikes, 30), LONGEST) * (0.5 + chance / 2)

@@ -1,0 +1,447 @@
+"""The failure tables: one test, or more, for each row."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.core.harness import EPOCH, KEY, REFUSING, World, answer, intent, session, token
+from unexpired._core.effects import Need, Publish
+from unexpired._core.policy import Policy
+from unexpired._core.session import Failure
+from unexpired._core.token import Token
+from unexpired.errors import (
+    AnswerLost,
+    ConfigurationError,
+    GrantError,
+    LoginRequired,
+    NotSent,
+    Refused,
+    StoreError,
+    TemporarilyUnavailable,
+    UnexpiredError,
+)
+from unexpired.events import RefreshFailed, RefreshSucceeded, SessionEnded, Unsaved
+
+INVALID_GRANT = Refused("the server refused the request: invalid_grant", error="invalid_grant")
+EARLIER = Failure("unreachable", "down", EPOCH - 10.0, EPOCH - 1.0, count=3)
+
+
+def id_token(**claims: Any) -> str:
+    """An unsigned id token."""
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.x"
+
+
+# -- definite ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said", [NotSent("busy"), Refused("no", error="temporarily_unavailable"), Refused("no", error="server_error")]
+)
+def test_a_passing_refusal_leaves_a_memory_and_no_intent(said: GrantError) -> None:
+    """What was surely not processed is remembered with a pause before the lease is released (scenarios 50, 53)."""
+    world = World(session(), [said])
+    world.fly()
+    assert world.names == "Lease Load Swap Redeem Swap Release Publish Emit Emit".split()
+    assert world.stored.failure is world.failure
+    assert (world.failure.kind, world.failure.count) == ("unreachable", 1)
+    assert world.failure.retry_at == pytest.approx(EPOCH + 0.1 + 0.5)
+    assert (world.stored.version, world.stored.intent, world.stored.ended) == (1, None, None)
+    assert world.heard(RefreshFailed) == [RefreshFailed(KEY, 1, "unreachable", str(said), 1, pytest.approx(0.5))]
+
+
+def test_retry_after_is_honoured_within_reason() -> None:
+    """The pause a server asks for is kept for the whole fleet, up to an hour (scenario 51)."""
+    for asked, pause in ((120.0, 120.0), (1e9, 3600.0), (0.01, 0.5), (float("nan"), 0.5)):
+        world = World(session(), [NotSent("busy", retry_after=asked)])
+        world.fly()
+        assert world.stored.failure is not None
+        assert world.stored.failure.retry_at - world.stored.failure.since == pytest.approx(pause)
+
+
+def test_a_login_is_not_held_back_by_a_failure() -> None:
+    """A new login forgets the old one's failure, so that it can be redeemed at once (scenario 51)."""
+    world = World(session(failure=Failure("unreachable", "busy", EPOCH, EPOCH + 3600)))
+    world.login("RT-9")
+    assert world.fly().failure is None
+
+
+def test_an_earlier_lost_answer_is_not_forgotten_by_a_definite_failure() -> None:
+    """A request that was not processed does not count as an attempt, and leaves an older intent where it was."""
+    older = intent(attempt=1)
+    world = World(session(intent=older), [NotSent("busy")])
+    world.fly()
+    assert world.stored.intent is older
+
+
+def test_pauses_grow_with_each_failure_in_a_row_and_forget_after_a_success() -> None:
+    """1 s, 2 s, 4 s, … up to 60 s with jitter, and 1 s again after a success; days of it end nothing (scenario 56)."""
+    world = World(session(), [NotSent("down")])
+    pauses = []
+    for _ in range(200):
+        world.fly()
+        pauses.append(world.failure.retry_at - world.failure.since)
+        world.boot += 3600.0
+    assert pauses[:8] == [pytest.approx(pause) for pause in (0.5, 1, 2, 4, 8, 16, 30, 30)]
+    assert max(pauses) == pytest.approx(30.0)
+    assert world.stored.ended is None
+    world.server = [answer()]
+    assert world.fly().failure is None
+    assert world.stored.failure is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [*(Refused("no", error=code) for code in ("invalid_client", "unauthorized_client", "invalid_scope", "odd")),
+     ConfigurationError("the address redirects")],
+)  # fmt: skip
+def test_a_wrong_set_up_does_not_end_the_session(said: UnexpiredError) -> None:
+    """`invalid_client` and its like are remembered as a configuration failure; the login lives on."""
+    world = World(session(), [said])
+    world.fly()
+    assert world.stored.failure is world.failure
+    assert world.failure.kind == "configuration"
+    assert (world.stored.ended, world.stored.intent, world.stored.refresh_token) == (None, None, "RT-1")
+
+
+# -- lost answers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [AnswerLost("reset"), {"error": "x"}, {}, "AT-2", None, StoreError("x"), TemporarilyUnavailable("x"), GrantError("x")],
+    ids=repr,
+)  # fmt: skip
+def test_a_lost_answer_leaves_the_intent(said: object) -> None:
+    """Whatever is neither token nor a clear refusal may have rotated: the intent stays, nothing ends (scenario 54)."""
+    world = World(session(), [said])
+    world.fly()
+    assert world.failure.kind == "lost"
+    assert world.stored.intent == intent(owner="")
+    assert world.stored.failure is world.failure
+    assert world.stored.refresh_token == "RT-1"
+
+
+def test_what_a_grant_returns_by_mistake_is_not_told() -> None:
+    """A bare string from a grant could be the token: only its type is named."""
+    world = World(session(), ["AT-2"])
+    world.fly()
+    assert world.failure.message == "the grant returned str, not a token or a mapping"
+
+
+def test_without_grace_a_lost_answer_is_asked_for_again_after_its_pause() -> None:
+    """Nothing is sent before `retry_at`; then the same version once more, as attempt 2 (scenario 24)."""
+    world = World(session(), [AnswerLost("reset"), answer()])
+    world.fly()
+    world.fly()
+    assert len(world.redeemed) == 1
+    world.boot += 1.0
+    assert world.fly().failure is None
+    assert world.redeemed[1].session.intent is not None
+    assert world.redeemed[1].session.intent.attempt == 2
+
+
+@pytest.mark.parametrize(("attempt", "reason"), [(None, "refused"), (1, "answer_lost"), (4, "answer_lost")])
+def test_invalid_grant_ends_the_session_with_the_right_reason(attempt: int | None, reason: str) -> None:
+    """At the first attempt the server refused the token; at a later one the lost answer had rotated (scenarios 24, 33)."""
+    world = World(session(intent=intent(attempt=attempt) if attempt else None), [INVALID_GRANT])
+    world.fly()
+    assert world.stored.ended is not None
+    assert (world.stored.ended.reason, world.stored.version) == (reason, 2)
+    assert (world.stored.refresh_token, dict(world.stored.tokens)) == (None, {})
+    assert world.heard(SessionEnded) == [SessionEnded(KEY, 2, reason)]
+
+
+def test_a_refresh_token_out_of_a_broken_answer_is_saved() -> None:
+    """A readable refresh token in a broken answer is stored as the next version; the access token stays (scenario 54)."""
+    for said in (AnswerLost("truncated", refresh_token="RT-2"), {"refresh_token": "RT-2"}):
+        world = World(session(), [said], policy=Policy(reuse_grace=30.0))
+        world.fly()
+        assert (world.stored.version, world.stored.refresh_token, world.stored.intent) == (2, "RT-2", None)
+        assert world.stored.failure is world.failure
+        assert world.stored.tokens[None].access_token == "AT-1"
+        assert len(world.redeemed) == 1
+
+
+@pytest.mark.parametrize("rest", ["", "  ", "RT\r\n2", 2, None])
+def test_a_damaged_refresh_token_is_not_saved(rest: object) -> None:
+    """What cannot be a refresh token does not replace the one we have."""
+    world = World(session(), [{"refresh_token": rest}])
+    world.fly()
+    assert (world.stored.version, world.stored.refresh_token) == (1, "RT-1")
+
+
+def test_a_salvaged_token_is_kept_on_trying_to_store_and_gives_way_to_a_login() -> None:
+    """Saving it holds out like saving a whole answer, and somebody's login meanwhile stands."""
+    world = World(session(), [AnswerLost("truncated", refresh_token="RT-2")])
+    world.refuse("Swap", 2, 3)
+    world.fly()
+    assert world.stored.refresh_token == "RT-2"
+    world = World(session(), [AnswerLost("truncated", refresh_token="RT-2")])
+    world.before("Swap", 2, world.others_log_in)
+    assert world.fly().session is world.record
+    assert world.counts["Revoke"] == 0
+
+
+# -- invalid_grant ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", [("Load", 2), ("Swap", 2)])
+def test_invalid_grant_adopts_a_newer_version(effect: tuple[str, int]) -> None:
+    """A refused token that a sibling has replaced, even at the last moment, ends nothing (scenario 32)."""
+    world = World(session(), [INVALID_GRANT])
+    world.before(*effect, world.others_refresh)
+    result = world.fly()
+    assert result.session is world.record
+    assert (result.failure, world.stored.ended, world.heard(SessionEnded)) == (None, None, [])
+
+
+def test_a_session_ends_once_and_is_not_asked_for_again() -> None:
+    """After the end, flights send nothing and report nothing more (scenarios 33, 49)."""
+    world = World(session(), [INVALID_GRANT])
+    for _ in range(50):
+        world.fly()
+    assert (len(world.redeemed), len(world.heard(SessionEnded))) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [World(replace(session(), refresh_token=None), [INVALID_GRANT]),
+     World(session(), [INVALID_GRANT], policy=Policy(spends_refresh_token=False))],
+    ids=["none stored", "none spent"],
+)  # fmt: skip
+def test_invalid_grant_for_a_grant_that_spends_no_refresh_token_is_a_wrong_set_up(world: World) -> None:
+    """Where no stored refresh token was spent, a new login cannot help: a configuration failure with a pause."""
+    world.fly()
+    assert world.stored.ended is None
+    assert world.stored.failure is world.failure
+    assert world.failure.kind == "configuration"
+
+
+def test_a_grant_may_say_that_the_login_is_over() -> None:
+    """LoginRequired from a grant ends the session with the grant's own reason."""
+    world = World(session(), [LoginRequired("out", reason="password_changed")], policy=Policy(spends_refresh_token=False))
+    world.fly()
+    assert world.stored.ended is not None
+    assert world.stored.ended.reason == "password_changed"
+
+
+def test_a_failure_is_not_written_over_a_newer_record() -> None:
+    """Who meets a newer version when remembering a failure adopts it."""
+    world = World(session(), [NotSent("busy")])
+    world.before("Swap", 2, world.others_refresh)
+    result = world.fly()
+    assert (result.session, result.failure) == (world.record, None)
+
+
+def test_a_failure_that_cannot_be_remembered_is_still_told() -> None:
+    """A store that refuses the memory does not hide the failure itself."""
+    world = World(session(), [NotSent("busy")])
+    world.refuse("Swap", 2)
+    world.fly()
+    assert (world.failure.kind, world.failure.message) == ("unreachable", "busy")
+
+
+# -- refusals without a reason ----------------------------------------------------------------------------------------
+
+
+def _unexplained(times: int, apart: float, expires_at: float | None, interrupted: bool = False) -> World:
+    world = World(session(token(expires_at=expires_at)), [Refused("HTTP 400", error=None)], needs=set())
+    world.needs = {Need(None, world.stored.tokens[None], rejected=True)}
+    for number in range(times):
+        if interrupted and number == 1:
+            world.server.insert(0, NotSent("busy"))
+            world.fly()
+            world.boot += apart
+        world.fly()
+        world.boot += apart
+    return world
+
+
+@pytest.mark.parametrize(
+    ("times", "apart", "expires_at", "interrupted", "ends"),
+    [(3, 35.0, EPOCH - 1, False, True), (2, 70.0, EPOCH - 1, False, False), (3, 20.0, EPOCH - 1, False, False),
+     (4, 21.0, EPOCH - 1, False, True), (9, 70.0, EPOCH + 9999, False, False), (9, 70.0, None, False, False),
+     (3, 35.0, EPOCH - 1, True, False)],
+    ids=["3 in 70 s", "only 2", "3 in 40 s", "4 in 63 s", "token still valid", "lifetime unknown", "not in a row"],
+)  # fmt: skip
+def test_unexplained_refusals_end_a_session_only_after_three_in_a_minute_of_an_expired_token(
+    times: int, apart: float, expires_at: float | None, interrupted: bool, ends: bool
+) -> None:
+    """400 or 401 without a readable error ends the login after 3 in a row over a minute or more, else it pauses."""
+    world = _unexplained(times, apart, expires_at, interrupted)
+    assert (world.stored.ended is not None) is ends
+    if not ends:
+        assert world.stored.failure is not None
+        assert world.stored.failure.kind == "unexplained"
+
+
+# -- unsaved ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_fails_once_costs_nothing() -> None:
+    """A write that succeeds at the second try serves and saves as usual, without an alarm (scenario 25)."""
+    world = World(session())
+    world.refuse("Swap", 2)
+    assert world.fly().failure is None
+    assert world.stored.refresh_token == "RT-2"
+    assert world.heard(Unsaved) == []
+    assert len(world.results) == 1
+    assert len(world.redeemed) == 1
+
+
+def test_a_store_that_keeps_refusing_is_tried_for_as_long_as_it_takes() -> None:
+    """After 3 tries everybody here is served from memory and the alarm is raised once; trying goes on (scenario 26)."""
+    world = World(session(), [answer(expires_in=86400)])
+    world.refuse("Swap", *range(2, 1200))
+    world.fly()
+    early, last = [effect for effect in world.trace if isinstance(effect, Publish)]
+    assert (early.last, last.last) == (False, True)
+    assert early.result.session is not None
+    assert early.result.session.tokens[None].access_token == "AT-2"
+    assert world.heard(Unsaved) == [Unsaved(KEY, 2, 3, REFUSING)]
+    assert world.names[:10] == "Lease Load Swap Redeem Swap Sleep Renew Swap Sleep Renew".split()
+    assert world.names[10:15] == "Swap Publish Emit Sleep Renew".split()
+    assert max(world.slept) == 5.0
+    assert world.stored.refresh_token == "RT-2"
+    assert len(world.heard(RefreshSucceeded)) == 1
+
+
+def test_saving_goes_on_without_the_lease() -> None:
+    """A lease that cannot be renewed, by the store that refuses the token, does not make us drop it."""
+    world = World(session(), timed=True)
+    world.refuse("Swap", 2, 3, 4, 5)
+    world.refuse("Renew", 1, 2, 3, 4)
+    assert world.fly().failure is None
+    assert world.stored.refresh_token == "RT-2"
+
+
+def test_a_process_that_exits_tries_three_times_and_raises_the_alarm() -> None:
+    """Exiting with a token that cannot be saved ends after the third try, and says so."""
+    world = World(session())
+    world.before("Redeem", 1, world.exits)
+    world.refuse("Swap", 2, 3)
+    world.fly()
+    assert world.stored.refresh_token == "RT-2"
+    world = World(session())
+    world.before("Redeem", 1, world.exits)
+    world.refuse("Swap", *range(2, 99))
+    result = world.fly()
+    assert world.counts["Swap"] == 4
+    assert result.session is not None
+    assert result.session.refresh_token == "RT-2"
+    assert world.heard(Unsaved) == [Unsaved(KEY, 2, 3, REFUSING)]
+    assert world.stored.intent is not None
+
+
+# -- login and logout meanwhile ---------------------------------------------------------------------------------------
+
+
+def test_a_logout_during_the_refresh_wins_and_revokes_the_late_result() -> None:
+    """The result of a login that was logged out meanwhile is not stored, and revoked at the server (scenario 61)."""
+    world = World(session())
+    world.before("Swap", 2, world.others_log_out)
+    result = world.fly()
+    assert result.session is world.record
+    assert world.stored.ended is not None
+    assert world.counts["Revoke"] == 1
+    assert world.heard(RefreshSucceeded) == []
+
+
+@pytest.mark.parametrize("other", ["logged in", "logged in and out", "ended", "refreshed", "gone"])
+def test_every_other_late_result_is_dropped_unrevoked(other: str) -> None:
+    """After a new login, another kind of end or a newer version nothing is revoked: it could kill the winner."""
+    world = World(session())
+
+    def meanwhile() -> None:
+        if other.startswith("logged in"):
+            world.others_log_in()
+        if other == "logged in and out":
+            world.others_log_out()
+        if other == "ended":
+            world.record = world.stored.over("login_required", EPOCH)
+        if other == "refreshed":
+            world.others_refresh()
+        if other == "gone":
+            world.record = None
+
+    world.before("Swap", 2, meanwhile)
+    assert world.fly().session is world.record
+    assert world.counts["Revoke"] == 0
+
+
+# -- strange answers --------------------------------------------------------------------------------------------------
+
+
+def test_what_the_answer_omits_is_kept() -> None:
+    """Without a refresh token, id token or scope in the answer the old ones stay (scenario 28)."""
+    world = World(session(token(id_token="ID-1", scope="read")), [{"access_token": "AT-2"}])
+    world.fly()
+    new = world.stored.tokens[None]
+    assert (new.refresh_token, new.id_token, new.scope, world.stored.refresh_token) == ("RT-1", "ID-1", "read", "RT-1")
+
+
+@pytest.mark.parametrize("said", [{"access_token": "AT-2"}, Token("AT-2")])
+def test_a_token_without_a_lifetime_gets_the_configured_one(said: object) -> None:
+    """The default lifetime counts from the request on this machine's clock, not on the store's (scenario 28)."""
+    world = World(session(), [said], policy=Policy(default_lifetime=120.0), store_skew=-600.0)
+    world.fly()
+    assert world.stored.tokens[None].expires_at == pytest.approx(EPOCH + 120.0)
+    assert world.stored.tokens[None].lifetime == 120.0
+    world = World(session(), [said])
+    world.fly()
+    assert world.stored.tokens[None].expires_at is None
+
+
+def test_a_token_that_has_already_expired_is_saved_and_is_a_failure() -> None:
+    """It is stored, because it rotated; a growing pause keeps everybody from refreshing again at once (scenario 29)."""
+    world = World(session(failure=EARLIER), [answer(expires_in=-5)])
+    world.fly()
+    assert world.failure.kind == "expired"
+    assert (world.stored.refresh_token, world.stored.failure, world.failure.count) == ("RT-2", world.failure, 4)
+    world.fly()
+    assert len(world.redeemed) == 1
+
+
+def test_a_logout_after_an_expired_token_was_saved_stands() -> None:
+    """The memory of an expired token is not written over somebody else's change."""
+    world = World(session(), [answer(expires_in=-5)])
+    world.before("Swap", 3, world.others_log_out)
+    result = world.fly()
+    assert (result.session, result.failure) == (world.record, None)
+
+
+@pytest.mark.parametrize("claims", [{"sub": "bob"}, {"sub": "alice", "iss": "elsewhere"}])
+@pytest.mark.parametrize("resource", [None, "a"])
+def test_another_persons_token_is_refused(claims: dict[str, str], resource: str | None) -> None:
+    """An id token of another `sub` or `iss`, for whatever resource, is not stored; the session is kept (scenario 35)."""
+    mine = token(id_token=id_token(sub="alice", iss="here"))
+    world = World(session(mine), [answer(id_token=id_token(**claims))], needs={Need(resource)})
+    if resource is not None:
+        world.record = session(replace(mine, expires_at=EPOCH + 200))
+    world.fly()
+    assert world.failure.kind == "configuration"
+    assert world.stored.refresh_token == "RT-1"
+    assert world.stored.intent == intent(owner="")
+
+
+@pytest.mark.parametrize("new", [{"sub": "alice"}, {"sub": "alice", "iss": "here"}, {}])
+def test_the_same_persons_token_is_taken(new: dict[str, str]) -> None:
+    """An id token that says nothing else about the person is no obstacle."""
+    world = World(session(token(id_token=id_token(sub="alice", iss="here"))), [answer(id_token=id_token(**new))])
+    assert world.fly().failure is None
+
+
+def test_a_token_in_hand_survives_every_failure() -> None:
+    """A passing failure leaves the valid access token in the record, to be served (scenario 52)."""
+    valid = token(expires_at=EPOCH + 100.0)
+    for said in (NotSent("busy"), AnswerLost("reset"), Refused("no", error="invalid_client"), Refused("no", error=None)):
+        held = session(valid)
+        world = World(held, [said], needs={Need(None, held.tokens[None])})
+        world.fly()
+        assert world.result.session is not None
+        assert world.result.session.tokens == held.tokens
