@@ -1,0 +1,147 @@
+"""Sessions in files, shared by all processes of one user on one machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from functools import cached_property
+
+from unexpired._core.record import decode, encode
+from unexpired._core.session import Session
+from unexpired.errors import StoreError
+from unexpired.stores import _private
+from unexpired.stores._lockfile import FileLease, exclusive, take_lease
+
+__all__ = ["FileStore"]
+
+_SWAP_WAIT = 10.0
+
+
+class FileStore:
+    """Keeps each session in a file of its own in *directory*, for all threads and processes of one user.
+
+    Without *directory* it is the one that the environment variable ``UNEXPIRED_HOME`` names at first use,
+    else this user's data directory. Creating the store reads and writes nothing; the directory is made
+    (0700) when something is first stored or leased.
+
+    * A session file is 0600 from its first byte and is replaced as a whole: a reader sees the record before a
+      swap or after it. What `swap` reported as stored survives a crash of the process and of the machine.
+    * Beside it lie two empty lock files, ``.lease`` and ``.swap``, which are never removed. The operating
+      system frees them when their holder dies; a forked child does not hold what its parent holds.
+    * A file that is a symbolic link, belongs to somebody else, is open to others, is damaged or was written
+      by a newer version is refused with a StoreError that says what to do, and is left as it is. So is a
+      directory that is a symbolic link, belongs to somebody else but root, or can be written by others.
+
+    All methods can be called from any thread, block (for milliseconds, except `lease`) and raise StoreError
+    only.
+
+    Prefer a local disk. Over NFS the locks hold where the server supports them (NFSv4), but a change made on
+    another machine is seen only when the attribute cache lets it, 3 seconds later by default (``acregmin``).
+    Windows takes the same paths without the checks that need POSIX owners and modes; it is not tested there.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+        self._given = None if directory is None else _absolute(os.fspath(directory))
+
+    @cached_property
+    def _directory(self) -> str:
+        if self._given is not None:
+            return self._given
+        if home := os.environ.get("UNEXPIRED_HOME"):
+            return _absolute(home)
+        from platformdirs import user_data_dir  # noqa: PLC0415 - not needed where the directory is named
+
+        return user_data_dir("unexpired", appauthor=False)
+
+    @cached_property
+    def _identity(self) -> Hashable:
+        return ("file", os.path.realpath(self._directory))
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for all stores in this directory, by whatever path it was named."""
+        return self._identity
+
+    def load(self, key: str) -> Session | None:
+        """The stored session, None when there is none. Takes no lock."""
+        _private.lock_down(self._directory, key, create=False)
+        return self._read(key)
+
+    def swap(self, key: str, expected: Session | None, new: Session) -> bool:
+        """Store *new* durably if what is stored has the login and version of *expected* (None: nothing).
+
+        Raises StoreError, also when another process holds this session's ``.swap`` file for 10 s. The old
+        session is then still stored, except where only the last step, syncing the directory, failed.
+        """
+        data = encode(new)
+        with self._exclusive(key):
+            current = self._read(key)
+            if not (current is None if expected is None else expected.same_version(current)):
+                return False
+            _private.replace(self._path(key), data, key)
+        return True
+
+    def stamp(self, key: str) -> Callable[[], object]:
+        """A function that makes one `os.stat`; its value differs after each swap by any process."""
+        path = os.fsencode(self._path(key))
+        look = os.stat
+
+        def now() -> object:
+            try:
+                found = look(path)
+            except OSError:
+                return None
+            return found.st_mtime_ns, found.st_ino, found.st_size
+
+        return now
+
+    def lease(self, key: str, *, owner: str, seconds: float, wait: float, stop: Callable[[], bool]) -> FileLease | None:
+        """Wait for the session's lease among all threads and processes of this machine.
+
+        It ends when its holder releases it or dies, not after *seconds*. *stop* is asked every 2 ms. The
+        answer is None when *wait* seconds have passed or *stop* said so.
+        """
+        del owner, seconds
+        _private.lock_down(self._directory, key, create=True)
+        return take_lease(self._path(key, ".lease"), key, wait, stop)
+
+    def set_aside(self, key: str) -> None:
+        """Rename a session file whose content cannot be read to ``….json.set-aside-<UTC time>-<n>``.
+
+        Does nothing when there is no such file, or when it can be read. Raises StoreError when the file is
+        refused for its owner, its mode or its kind: what to do then is for a person to decide.
+        """
+        with self._exclusive(key):
+            path = self._path(key)
+            data = _private.read(path, key)
+            if data is None:
+                return
+            try:
+                decode(data, key, path)
+            except StoreError:
+                _private.put_aside(path, key)
+
+    def close(self) -> None:
+        """Nothing to let go of: no file stays open between two calls, but for those of leases."""
+
+    def _exclusive(self, key: str) -> AbstractContextManager[None]:
+        _private.lock_down(self._directory, key, create=True)
+        return exclusive(self._path(key, ".swap"), key, _SWAP_WAIT)
+
+    def _read(self, key: str) -> Session | None:
+        path = self._path(key)
+        data = _private.read(path, key)
+        return None if data is None else decode(data, key, path)
+
+    def _path(self, key: str, suffix: str = ".json") -> str:
+        """A name for any key: readable, short, and different even where the file system ignores case."""
+        slug = re.sub(r"[^A-Za-z0-9@._-]+", "-", key)[:40].strip("-.") or "session"
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return os.path.join(self._directory, f"{slug}-{digest}{suffix}")
+
+
+def _absolute(directory: str) -> str:
+    return os.path.abspath(os.path.expanduser(directory))
