@@ -1,0 +1,194 @@
+"""What every store promises, as tests to run against your own.
+
+::
+
+    class TestMyStore(StoreContract):
+        def make_store(self) -> Store:
+            return MyStore(...)     # empty
+
+Pytest collects the subclass; nothing here needs pytest itself. What only a store's own kind can promise (that
+it survives a crash, that other processes see it) is not part of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import MappingProxyType
+
+from unexpired._core.record import encode
+from unexpired._core.session import Failure, Intent, Session
+from unexpired._core.token import Token
+from unexpired.testing._lease_contract import KEY, LONG, LeaseContract, check, held, is_store
+
+__all__ = ["StoreContract"]
+
+_LONG_KEY = "a" * 499
+_KEYS = (
+    "a", "A", "a/b", "a:b", "../a", ".", "a b", "ä\u0301😀", "%61", "*", "a\nb", "'\"\\", "a.json", "a.lease",
+    f"{_LONG_KEY}a", f"{_LONG_KEY}b",
+)  # fmt: skip
+
+
+def _begin(key: str = KEY, login: str = "first login") -> Session:
+    token = Token("access 1", expires_at=1_900_000_000.5, lifetime=60.0, refresh_token="refresh 1", scope="a b")
+    return Session.begin(key, login, token)
+
+
+def _whole() -> Session:
+    """A session with something in every field."""
+    extra = MappingProxyType({"account": {"id": 7, "names": ["ü", None, True]}})
+    session = _begin().minted(Token("access 2", id_token="id", extra=extra), "https://api.example")
+    return replace(
+        session,
+        intent=Intent(session.login, session.version, "owner", 2, 1_700_000_000.25),
+        failure=Failure("lost", "why", 1_700_000_000.5, 1_700_000_001.5, 3, 1, 1_700_000_000.0),
+    )
+
+
+class StoreContract(LeaseContract):
+    """Subclass it under a name that starts with ``Test``; give it `make_store` and, if possible, `make_peer`."""
+
+    def test_it_has_the_methods_of_a_store(self) -> None:
+        """The object is a `Store` as far as its attributes tell."""
+        check(is_store(self.make_store()), "attributes of the Store protocol are missing")
+
+    def test_nothing_is_stored_at_first(self) -> None:
+        """Loading a key under which nothing was stored gives None."""
+        check(self.make_store().load(KEY) is None, "load() of an unknown key is not None")
+
+    def test_what_is_swapped_in_is_loaded_whole(self) -> None:
+        """Every field of a session comes back, by any object that keeps the same sessions."""
+        store, session = self.make_store(), _whole()
+        check(store.swap(KEY, None, session), "the first swap was refused")
+        _same(store.load(KEY), session)
+        _same(self.make_peer(store).load(KEY), session)
+
+    def test_an_ended_session_stays_ended(self) -> None:
+        """The end of a session is stored like any other version."""
+        store, session = self.make_store(), _begin()
+        store.swap(KEY, None, session)
+        check(store.swap(KEY, session, session.over("logout", 1_700_000_000.0)), "the end was refused")
+        _same(store.load(KEY), session.over("logout", 1_700_000_000.0))
+
+    def test_a_swap_compares_login_and_version(self) -> None:
+        """A swap that expects another version, another login, nothing or something is refused."""
+        store, old = self.make_store(), _begin()
+        new = old.minted(Token("access 2"))
+        check(not store.swap(KEY, old, new), "a swap was let through that expected what was never stored")
+        check(store.load(KEY) is None, "a refused swap stored something")
+        store.swap(KEY, None, old)
+        check(store.swap(KEY, old, new), "a swap was refused that expected what is stored")
+        for expected in (None, old, _begin(login="second login").minted(Token("access 2"))):
+            check(not store.swap(KEY, expected, old), f"a swap was let through that expected {expected!r}")
+            _same(store.load(KEY), new)
+
+    def test_a_note_needs_no_new_version(self) -> None:
+        """Intent and failure are replaced under an unchanged version."""
+        store, session = self.make_store(), _begin()
+        store.swap(KEY, None, session)
+        noted = replace(session, intent=Intent(session.login, session.version, "owner", 1, 1_700_000_000.0))
+        check(store.swap(KEY, session, noted), "a swap under the same version was refused")
+        _same(store.load(KEY), noted)
+        check(store.swap(KEY, noted, session), "a swap under the same version was refused")
+        _same(store.load(KEY), session)
+
+    def test_keys_are_independent(self) -> None:
+        """Any string is a key, and no two of them are the same: case, length, separators, any script."""
+        store = self.make_store()
+        for key in _KEYS:
+            check(store.load(key) is None, f"{key!r} is taken for another key")
+            check(store.swap(key, None, _begin(key)), f"{key!r} is not taken as a key")
+        for key in _KEYS:
+            _same(store.load(key), _begin(key))
+
+    def test_of_many_swaps_one_wins(self) -> None:
+        """Of eight threads that all swap the same version, exactly one is told that it did."""
+        store, session = self.make_store(), _begin()
+        stores = [store, self.make_peer(store)]
+        store.swap(KEY, None, session)
+        barrier = threading.Barrier(8)
+
+        def contend(number: int) -> list[bool]:
+            won: list[bool] = []
+            for round_ in range(5):
+                barrier.wait(LONG)
+                before = stores[number % 2].load(KEY)
+                barrier.wait(LONG)
+                token = Token(f"access {round_}.{number}")
+                won.append(before is not None and stores[number % 2].swap(KEY, before, before.minted(token)))
+            return won
+
+        with ThreadPoolExecutor(8) as pool:
+            rounds = list(zip(*pool.map(contend, range(8)), strict=True))
+        check([sum(wins) for wins in rounds] == [1] * 5, f"not exactly one winner per version: {rounds}")
+        stored = store.load(KEY)
+        check(stored is not None and stored.version == session.version + 5, "a version was lost")
+        winner = rounds[-1].index(True)
+        check(
+            stored is not None and stored.tokens[None].access_token == f"access 4.{winner}",
+            "what is stored is not what the winner stored",
+        )
+
+    def test_a_change_shows_in_the_stamp(self) -> None:
+        """The stamp differs after each swap, by whomever and however quick; else it stays."""
+        store = self.make_store()
+        peer = self.make_peer(store)
+        stamp = store.stamp(KEY)
+        before, session = stamp(), _begin()
+        check(stamp() == before, "the stamp of nothing changes by itself")
+        store.swap(KEY, None, session)
+        for number in range(50):
+            check(stamp() != before, f"change {number} does not show in the stamp")
+            before = stamp()
+            check(stamp() == before, "the stamp changes by itself")
+            following = session.minted(Token(f"access {number:02}"))
+            (store, peer)[number % 2].swap(KEY, session, following)
+            session = following
+        before = stamp()
+        store.swap(KEY, None, session)
+        store.load(KEY)
+        check(stamp() == before, "a refused swap, or a load, changes the stamp")
+
+    def test_a_swap_needs_no_lease(self) -> None:
+        """Login and logout go through while somebody else holds the lease."""
+        store, session = self.make_store(), _begin()
+        mine = held(store)
+        peer = self.make_peer(store)
+        check(peer.swap(KEY, None, session), "a swap was refused under somebody else's lease")
+        check(peer.swap(KEY, session, session.over("logout", 1.0)), "a swap was refused under a lease")
+        mine.release()
+
+    def test_a_good_record_is_not_set_aside(self) -> None:
+        """Only what cannot be read is set aside: a readable record stays, and so does nothing."""
+        store = self.make_store()
+        store.set_aside(KEY)
+        check(store.load(KEY) is None, "something came out of nothing")
+        store.swap(KEY, None, _whole())
+        store.set_aside(KEY)
+        _same(store.load(KEY), _whole())
+
+    def test_it_opens_again_after_close(self) -> None:
+        """Closing lets go, twice if need be; what was stored is there at the next use."""
+        store = self.make_store()
+        store.swap(KEY, None, _begin())
+        store.close()
+        store.close()
+        _same(store.load(KEY), _begin())
+        held(store).release()
+        store.close()
+
+    def test_identity_tells_stores_apart(self) -> None:
+        """Objects that keep the same sessions have equal identities; others have not. It never changes."""
+        store, other = self.make_store(), self.make_store()
+        before = hash(store.identity)
+        store.swap(KEY, None, _begin())
+        check(store.identity == self.make_peer(store).identity, "two identities for the same sessions")
+        check(hash(store.identity) == before, "the identity changes with use")
+        check(other.load(KEY) is None, "make_store() gives stores that share their sessions")
+        check(store.identity != other.identity, "one identity for different sessions")
+
+
+def _same(found: Session | None, expected: Session) -> None:
+    check(found is not None and encode(found) == encode(expected), f"{found!r} is not {expected!r}")
