@@ -166,3 +166,11 @@ def test_the_contract_asks_for_a_store() -> None:
     """A subclass without `make_store` is told so."""
     with pytest.raises(TypeError, match="make_store"):
         StoreContract().test_nothing_is_stored_at_first()
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_store_closes_with_its_block_and_can_be_used_after_it(kind: str, tmp_path: Path) -> None:
+    """A store is a context manager, and works after its block as it does without one."""
+    with MemoryStore() if kind == "memory" else FileStore(tmp_path / "store") as store:
+        assert store.load("alice") is None
+    assert store.load("alice") is None

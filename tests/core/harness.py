@@ -277,9 +277,7 @@ def every_path(explore: Callable[[Callable[[list[Any]], Any]], None], limit: int
         taken: list[tuple[int, int]] = []
         path = iter(prefix)
 
-        def choose(
-            options: list[Any], path: Iterator[int] = path, taken: list[tuple[int, int]] = taken
-        ) -> Any:
+        def choose(options: list[Any], path: Iterator[int] = path, taken: list[tuple[int, int]] = taken) -> Any:
             index = next(path, 0)
             taken.append((index, len(options)))
             return options[index]

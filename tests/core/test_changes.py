@@ -6,6 +6,7 @@ import pytest
 
 from tests.core.harness import EPOCH, KEY, LOGIN, World, session, token
 from unexpired._core import changes
+from unexpired._core.effects import Revoke
 from unexpired._core.token import Token
 from unexpired.errors import StoreError
 
@@ -55,6 +56,8 @@ def test_a_logout_ends_the_record_and_then_revokes() -> None:
     assert (over.ended.reason, over.version, over.login, revoked) == ("logout", 2, LOGIN, True)
     assert (over.refresh_token, dict(over.tokens)) == (None, {})
     assert world.names == ["Load", "Swap", "Revoke"]
+    (revocation,) = [effect for effect in world.trace if isinstance(effect, Revoke)]
+    assert revocation.session.refresh_token == "RT-1"
     world = World(session(), revokes=False)
     failed = world.drive(changes.logout(KEY))
     assert failed is not None
@@ -130,7 +133,7 @@ def test_a_record_that_never_holds_still_is_an_error() -> None:
     ]
     for flow, word in flows:
         world = World(session())
-        world._swap = lambda _: False  # type: ignore[method-assign]
+        world._swap = lambda _: False  # type: ignore[assignment, method-assign]
         with pytest.raises(StoreError, match=f"the {word} of .*kept changing") as caught:
             world.drive(flow)
         assert caught.value.key == KEY

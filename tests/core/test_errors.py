@@ -61,7 +61,12 @@ def test_no_error_shows_a_secret(error: UnexpiredError) -> None:
 def test_the_tree_is_cut_by_what_the_caller_should_do() -> None:
     """One except clause catches everything of this library; errors of grants have a branch of their own."""
     assert all(issubclass(type(error), UnexpiredError) for error in EACH)
-    assert {type(error) for error in EACH if isinstance(error, GrantError)} == {GrantError, NotSent, Refused, AnswerLost}
+    assert {type(error) for error in EACH if isinstance(error, GrantError)} == {
+        GrantError,
+        NotSent,
+        Refused,
+        AnswerLost,
+    }
 
 
 def test_attributes_have_defaults_that_say_nothing() -> None:
@@ -82,11 +87,9 @@ def test_the_place_of_an_error_is_told_without_its_text() -> None:
     def deep() -> None:
         raise ValueError("AT-secret")
 
-    try:
+    with pytest.raises(ValueError, match="AT-secret") as caught:
         deep()
-    except ValueError as error:
-        line = deep.__code__.co_firstlineno + 1
-        assert place_of(error) == f"ValueError at test_errors.py:{line}"
+    assert place_of(caught.value) == f"ValueError at test_errors.py:{deep.__code__.co_firstlineno + 1}"
     assert place_of(ValueError("AT-secret")) == "ValueError"
 
 
@@ -101,4 +104,4 @@ def test_every_event_is_a_frozen_record_about_one_key(name: str) -> None:
     assert event == copy.copy(event)
     assert pickle.loads(pickle.dumps(event)) == event
     with pytest.raises((FrozenInstanceError, TypeError)):
-        event.key = "bob"
+        event.key = "bob"  # type: ignore[misc]

@@ -20,7 +20,7 @@ def test_a_refresh_takes_these_steps_in_this_order() -> None:
     """Lease, look, intent, request, store, release, wake, tell: one request, one version more, the intent gone."""
     world = World(session())
     result = world.fly()
-    assert world.names == "Lease Load Swap Redeem Swap Release Publish Emit Emit".split()
+    assert world.names == ["Lease", "Load", "Swap", "Redeem", "Swap", "Release", "Publish", "Emit", "Emit"]
     assert result.session is world.record
     assert result.failure is None
     assert (world.stored.version, world.stored.refresh_token, world.stored.intent) == (2, "RT-2", None)
@@ -164,7 +164,7 @@ def test_nobody_is_waited_for_in_vain(timed: bool, owner: str, age: float) -> No
 
 
 def test_an_old_failure_is_no_proof_that_a_newer_request_is_over() -> None:
-    """A failure memory, even of a clock that is ahead, does not shorten the hold-off for an intent that came after it."""
+    """A failure memory, even of a clock that is ahead, does not shorten the hold-off for a later intent."""
     failure = Failure("lost", "reset", EPOCH + 600.0, EPOCH + 601.0)
     world = World(session(intent=intent(attempt=2, since=EPOCH - 4.0), failure=failure), timed=True)
     world.fly()
@@ -172,7 +172,7 @@ def test_an_old_failure_is_no_proof_that_a_newer_request_is_over() -> None:
 
 
 def test_a_hold_off_longer_than_the_wait_for_the_lease_gives_up() -> None:
-    """Holding off is bounded by the wait for the lease: then it is a passing failure, without asking again and again."""
+    """Holding off is bounded by the wait for the lease, and does not ask again and again at its end."""
     world = World(session(intent=intent(since=EPOCH)), timed=True, policy=Policy(lease_wait=5.0))
     world.fly()
     assert world.failure.kind == "time"
@@ -280,6 +280,14 @@ def test_a_rejection_of_an_older_token_starts_nothing() -> None:
     world = World(session(FRESH), needs={Need(None, old, rejected=True)})
     world.fly()
     assert world.redeemed == []
+
+
+def test_the_refused_string_under_a_newer_version_is_not_good_enough() -> None:
+    """A token stored later that is the very string that was refused does not answer the refusal: it is refreshed."""
+    refused = replace(FRESH, login="login-0", minted=5)
+    world = World(session(FRESH), needs={Need(None, refused, rejected=True)})
+    world.fly()
+    assert len(world.redeemed) == 1
 
 
 def test_a_store_that_cannot_be_read_or_marked_sends_nothing() -> None:

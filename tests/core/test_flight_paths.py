@@ -56,7 +56,6 @@ class AnyWorld(World):
     outsider: str = ""
     theirs: Session | None = None
     swaps_failed: int = 0
-    before_redeem: list[effects.Effect[Any]] = field(default_factory=list)
 
     def surprise(self, usual: str, *others: str) -> str:
         """What happens here: the usual, or one of the others while there are surprises left."""

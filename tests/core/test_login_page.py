@@ -3,7 +3,7 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unexpired._core.login_page import check_template, fill_template, local_path
@@ -39,7 +39,7 @@ def test_no_text_leads_elsewhere(text: str) -> None:
     path = local_path(text)
     assert path.startswith("/")
     assert path.isprintable()
-    assert not path[1:2] in ("/", "\\")
+    assert path[1:2] not in ("/", "\\")
     assert urlsplit(urljoin(SITE, path)).netloc == "app.example.com"
 
 
@@ -61,7 +61,9 @@ def test_without_a_way_back_the_root_is_filled_in() -> None:
     assert fill_template("/login?redirect={return_to}", {"return_to": "//evil.com"}) == "/login?redirect=%2F"
 
 
-@given(st.text(st.characters(exclude_categories=())))
+@given(st.text())
+@example("\ud800")
+@example("a&b=c#d\r\nLocation: //evil.com")
 def test_no_field_can_break_out_of_its_place(value: str) -> None:
     """No value of a field adds a parameter, a host or a header line, or makes filling fail (scenario 70)."""
     url = fill_template("/login?code={code}&redirect={return_to}", {"code": value, "return_to": value})
@@ -73,7 +75,9 @@ def test_no_field_can_break_out_of_its_place(value: str) -> None:
     assert parts.query.count("&") == 1
 
 
-@pytest.mark.parametrize("template", ["/", "/login", "/login?r={return_to}", "https://id.example.com/{key}?{code}", "/{{}}"])
+@pytest.mark.parametrize(
+    "template", ["/", "/login", "/login?r={return_to}", "https://id.example/{key}?{code}", "/{{}}"]
+)
 def test_a_template_with_known_fields_is_taken(template: str) -> None:
     """Our fields, and those that the program supplies, may stand anywhere in it."""
     check_template(template, {"code"})
@@ -82,7 +86,8 @@ def test_a_template_with_known_fields_is_taken(template: str) -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("/login?r={return_too}", "return_too"), ("/login?r={}", "nobody supplies"), ("/login?r={0}", "nobody supplies"),
+        ("/login?r={return_too}", "return_too"), ("/login?r={}", "nobody supplies"),
+        ("/login?r={0}", "nobody supplies"),
         ("/login?r={key.__class__}", "nobody supplies"), ("/login?r={key[0]}", "nobody supplies"),
         ("/login?r={return_to", "braces"), ("/login?r=}", "braces"), ("/login?r={key!r}", "plain ones"),
         ("/login?r={key:>99}", "plain ones"), ("/login?r={key:{code}}", "plain ones"),

@@ -13,8 +13,9 @@ from unexpired.errors import LoginRequired
 T1, T2, T3 = (token(f"AT-{number}", minted=number) for number in (1, 2, 3))
 ORIGIN = "https://api.example.com"
 OK, EXPIRED, OVER = Judgement(Verdict.ACCEPTED), Judgement(Verdict.EXPIRED), Judgement(Verdict.LOGIN_REQUIRED)
-SAME, STRONGER = Judgement(Verdict.RETRY_SAME), Judgement(
-    Verdict.STEP_UP, challenge={"acr_values": "mfa", "max_age": "5"}
+SAME, STRONGER = (
+    Judgement(Verdict.RETRY_SAME),
+    Judgement(Verdict.STEP_UP, challenge={"acr_values": "mfa", "max_age": "5"}),
 )
 
 
@@ -37,8 +38,7 @@ class Api:
                 self.done.append(effect)
                 effect = flow.send(self._answer(effect))
         except StopIteration as stop:
-            assert isinstance(stop.value, int)
-            return stop.value
+            return int(stop.value)
 
     def _answer(self, effect: Any) -> Any:
         if isinstance(effect, Send):

@@ -69,7 +69,8 @@ def test_a_version_is_known_by_login_and_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "holds"), [(0.0, True), (59.9, True), (60.0, False), (-0.9, True), (-1.1, False), (-600.0, False), (600.0, False)]
+    ("at", "holds"),
+    [(0.0, True), (59.9, True), (60.0, False), (-0.9, True), (-1.1, False), (-600.0, False), (600.0, False)],
 )
 def test_a_failure_holds_until_its_time_whatever_the_clock_does(at: float, holds: bool) -> None:
     """It forbids requests from its storing to `retry_at`; a clock set back does not prolong it (scenario 64)."""

@@ -42,7 +42,8 @@ def test_a_lifetime_is_read_from_whatever_servers_send(expires_in: object, lifet
 
 @pytest.mark.parametrize(
     ("expires_at", "moment"),
-    [(NOW + 60, NOW + 60), (str(int(NOW + 60)), NOW + 60), ((NOW + 60) * 1000, NOW + 60), ("2023-11-14T22:14:20Z", NOW + 60),
+    [(NOW + 60, NOW + 60), (str(int(NOW + 60)), NOW + 60), ((NOW + 60) * 1000, NOW + 60),
+     ("2023-11-14T22:14:20Z", NOW + 60),
      ("2023-11-14T23:14:20+01:00", NOW + 60), (" 2023-11-14 22:14:20 ", NOW + 60), (NOW - 60, NOW - 60),
      ("9999-12-31T23:59:59Z", NOW + LONGEST_LIFETIME), (253402300799, NOW + LONGEST_LIFETIME),
      ("9999-12-31T23:59:59-23:00", NOW + LONGEST_LIFETIME), (1e300, NOW + LONGEST_LIFETIME),
@@ -79,9 +80,11 @@ def test_a_jwt_nested_beyond_reason_is_no_error() -> None:
     assert read(access_token=f"e30.{payload}.x").expires_at is None
 
 
-@pytest.mark.parametrize(("skew", "corrected"), [(600.0, True), (-600.0, True), (4.0, False), (-4.0, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("skew", "corrected"), [(600.0, True), (-600.0, True), (4.0, False), (-4.0, False), (0.0, False)]
+)
 def test_absolute_times_are_corrected_by_the_servers_clock(skew: float, corrected: bool) -> None:
-    """Ten minutes of difference to the server's `Date` are taken out, the seconds of a slow answer are not (scenario 64)."""
+    """Ten minutes of difference to the server's `Date` are taken out, a slow answer's seconds are not (scenario 64)."""
     expected = NOW + 300 - (skew if corrected else 0.0)
     token = read(server_time=NOW + skew, expires_at=NOW + 300)
     assert token.expires_at == expected
@@ -133,7 +136,23 @@ def test_what_newer_means(change: dict[str, Any], later: bool, newer: bool) -> N
 
 @pytest.mark.parametrize(
     "value",
-    ["AT\r\nX: y", "AT\n", "\x00", "AT\x7f", "AT\x85", "AT\u2028", "AT\ud800", "", " ", "\u3000", None, 7, ["AT"], b"AT", True],
+    [
+        "AT\r\nX: y",
+        "AT\n",
+        "\x00",
+        "AT\x7f",
+        "AT\x85",
+        "AT\u2028",
+        "AT\ud800",
+        "",
+        " ",
+        "\u3000",
+        None,
+        7,
+        ["AT"],
+        b"AT",
+        True,
+    ],
 )
 def test_what_could_break_a_header_is_no_token(value: object) -> None:
     """An access token with control characters or without characters is refused, and the message does not quote it."""
@@ -168,7 +187,8 @@ def test_now_is_the_present_moment_by_default() -> None:
 
 def test_a_token_is_frozen_and_shows_no_secret() -> None:
     """Tokens are shared between threads, and printed by accident."""
-    token = Token("AT-s3cret", refresh_token="RT-s3cret", id_token="ID-s3cret", extra={"k": "x-s3cret"}, login="l-s3cret")
+    secrets: dict[str, Any] = {"refresh_token": "RT-s3cret", "id_token": "ID-s3cret", "login": "l-s3cret"}
+    token = Token("AT-s3cret", extra={"k": "x-s3cret"}, **secrets)
     assert "s3cret" not in repr(token) + str(token)
     with pytest.raises((FrozenInstanceError, TypeError)):
         token.access_token = "other"  # type: ignore[misc]
@@ -182,7 +202,10 @@ def test_claims_come_from_the_id_token() -> None:
     assert read().claims() == {}
 
 
-@given(st.dictionaries(st.sampled_from(["expires_in", "expires_at", "scope", "token_type", "refresh_token", "id_token", "x"]),
+NAMES = ["expires_in", "expires_at", "scope", "token_type", "refresh_token", "id_token", "x"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES),
                        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())),
        st.text(), st.none() | st.floats(0, 1e11))  # fmt: skip
 def test_any_answer_is_read_or_refused(answer: dict[str, Any], access_token: str, server_time: float | None) -> None:

@@ -13,6 +13,7 @@ from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores import _private
+from unexpired.stores._closing import Closing
 from unexpired.stores._lockfile import FileLease, exclusive, take_lease
 
 __all__ = ["FileStore"]
@@ -20,7 +21,7 @@ __all__ = ["FileStore"]
 _SWAP_WAIT = 10.0
 
 
-class FileStore:
+class FileStore(Closing):
     """Keeps each session in a file of its own in *directory*, for all threads and processes of one user.
 
     Without *directory* it is the one that the environment variable ``UNEXPIRED_HOME`` names at first use,
@@ -123,9 +124,6 @@ class FileStore:
                 decode(data, key, path)
             except StoreError:
                 _private.put_aside(path, key)
-
-    def close(self) -> None:
-        """Nothing to let go of: no file stays open between two calls, but for those of leases."""
 
     def _exclusive(self, key: str) -> AbstractContextManager[None]:
         _private.lock_down(self._directory, key, create=True)

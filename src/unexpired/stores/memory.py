@@ -11,6 +11,7 @@ from functools import partial
 
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
+from unexpired.stores._closing import Closing
 
 __all__ = ["MemoryStore"]
 
@@ -44,7 +45,7 @@ class MemoryLease:
             lock.release()
 
 
-class MemoryStore:
+class MemoryStore(Closing):
     """Keeps sessions in this object. Thread-safe. Nothing survives the process, and no other process sees it.
 
     After `fork` the child has a copy of its own: two processes that go on with one refresh token log each
@@ -101,9 +102,6 @@ class MemoryStore:
 
     def set_aside(self, key: str) -> None:
         """Nothing to do: what is kept as an object can always be read."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
