@@ -137,9 +137,7 @@ def imports(tree: ast.Module, package: str) -> Iterator[Import]:
             for alias in node.names:
                 name = f"{base}.{alias.name}"
                 yield Import(name if is_module(name) else base, node.lineno, id(node) in for_types)
-        elif isinstance(node, ast.Call) and re.search(
-            r"\b(import_module|__import__)$", ast.unparse(node.func)
-        ):
+        elif isinstance(node, ast.Call) and re.search(r"\b(import_module|__import__)$", ast.unparse(node.func)):
             for argument in node.args[:1]:
                 if isinstance(argument, ast.Constant):
                     yield Import(str(argument.value), node.lineno, for_types=False)

@@ -158,9 +158,7 @@ def defined_names(source: str) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {
-                name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
-            }
+            names |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
     return {name for name in names if not name.startswith("_")}
 
 
@@ -182,9 +180,7 @@ def undocumented(name: str, item: Any) -> Iterator[str]:
 def test_the_public_surface_is_the_reviewed_one() -> None:
     """Public names, signatures and bases change only together with the snapshot, where a reviewer sees it."""
     reviewed = SNAPSHOT.read_text("utf-8") if SNAPSHOT.exists() else ""
-    difference = difflib.unified_diff(
-        reviewed.splitlines(), surface().splitlines(), "reviewed", "now", lineterm=""
-    )
+    difference = difflib.unified_diff(reviewed.splitlines(), surface().splitlines(), "reviewed", "now", lineterm="")
     changes = "\n".join(difference)
     assert not changes, f"`make api` writes the snapshot again; review it.\n{changes}"
 

@@ -33,6 +33,7 @@ __all__ = [
     "StoreError",
     "TemporarilyUnavailable",
     "UnexpiredError",
+    "place_of",
 ]
 
 
@@ -62,9 +63,7 @@ def place_of(error: BaseException) -> str:
         frame = frame.tb_next
     if frame is None:
         return type(error).__name__
-    return (
-        f"{type(error).__name__} at {os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}"
-    )
+    return f"{type(error).__name__} at {os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}"
 
 
 class LoginRequired(UnexpiredError):
@@ -145,9 +144,7 @@ class Refused(GrantError):
     *error* is the code, ``invalid_grant`` for a login that is over, or None when the server gave none.
     """
 
-    def __init__(
-        self, message: str, *, error: str | None, key: str | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, error: str | None, key: str | None = None, status: int | None = None) -> None:
         super().__init__(message, key=key)
         self.error = error
         self.status = status

@@ -260,9 +260,9 @@ def _unexplained(times: int, apart: float, expires_at: float | None, interrupted
 @pytest.mark.parametrize(
     ("times", "apart", "expires_at", "interrupted", "ends"),
     [(3, 35.0, EPOCH - 1, False, True), (2, 70.0, EPOCH - 1, False, False), (3, 20.0, EPOCH - 1, False, False),
-     (4, 21.0, EPOCH - 1, False, True), (9, 70.0, EPOCH + 9999, False, False), (9, 70.0, None, False, False),
+     (4, 21.0, EPOCH - 1, False, True), (9, 70.0, EPOCH + 9999, False, False), (3, 35.0, None, False, True),
      (3, 35.0, EPOCH - 1, True, False)],
-    ids=["3 in 70 s", "only 2", "3 in 40 s", "4 in 63 s", "token still valid", "lifetime unknown", "not in a row"],
+    ids=["3 in 70 s", "only 2", "3 in 40 s", "4 in 63 s", "token still valid", "unknown but refused", "not in a row"],
 )  # fmt: skip
 def test_unexplained_refusals_end_a_session_only_after_three_in_a_minute_of_an_expired_token(
     times: int, apart: float, expires_at: float | None, interrupted: bool, ends: bool
@@ -273,3 +273,48 @@ def test_unexplained_refusals_end_a_session_only_after_three_in_a_minute_of_an_e
     if not ends:
         assert world.stored.failure is not None
         assert world.stored.failure.kind == "unexplained"
+
+
+def test_unexplained_refusals_do_not_end_a_session_whose_token_nobody_refused() -> None:
+    """A token of unknown lifetime may well be good: refreshing it in vain ends nothing (scenario 56)."""
+    world = World(session(token(expires_at=None, lifetime=None)), [Refused("HTTP 400", error=None)])
+    world.needs = {Need(None, world.stored.tokens[None])}
+    for _ in range(9):
+        world.fly()
+        world.boot += 70.0
+    assert world.stored.ended is None
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "rejected", "ends"), [(60.0, False, False), (60.0, True, True), (-1.0, False, True)]
+)
+def test_without_a_refresh_token_a_session_lives_as_long_as_its_token(
+    expires_in: float, rejected: bool, ends: bool
+) -> None:
+    """A refresh-ahead that finds no refresh token leaves the valid token alone; one that is needed is the end."""
+    over = LoginRequired("there is no refresh token", reason="no_refresh_token")
+    world = World(session(token(expires_at=EPOCH + expires_in)), [over])
+    world.needs = {Need(None, world.stored.tokens[None], rejected=rejected)}
+    world.fly()
+    assert (world.stored.ended is not None) is ends
+    assert (world.stored.failure is not None) is not ends
+    if ends:
+        with pytest.raises(LoginRequired, match="there is no refresh token") as raised:
+            world.obtain()
+        assert raised.value.reason == "no_refresh_token"
+
+
+def test_a_refresh_token_alone_that_the_grant_does_not_find_is_the_end() -> None:
+    """With no token in hand there is nothing to live on."""
+    world = World(replace(session(), tokens={}), [LoginRequired("none", reason="no_refresh_token")])
+    world.fly()
+    assert world.stored.ended is not None
+
+
+def test_a_flight_that_asked_nobody_is_told_all_the_same() -> None:
+    """A store that cannot be read is told to the listeners, or a failing background refresh would be invisible."""
+    world = World(session())
+    world.refuse("Load", 1)
+    world.fly()
+    (failed,) = world.heard(RefreshFailed)
+    assert (failed.kind, failed.version, failed.callers, failed.retry_after) == ("store", 0, 1, 1.0)

@@ -111,7 +111,8 @@ def test_the_lease_is_never_gone_without() -> None:
     world = World(session(), leases=["timeout"])
     result = world.fly()
     assert world.failure.kind == "time"
-    assert world.names == ["Lease", "Load", "Release", "Publish"]
+    assert world.names == ["Lease", "Load", "Release", "Publish", "Emit"]
+    assert [failed.kind for failed in world.heard(RefreshFailed)] == ["time"]
     assert result.session is world.record
     assert world.stored.ended is None
 
@@ -353,3 +354,15 @@ def test_the_session_a_flight_ends_with_may_be_somebody_elses() -> None:
     fresh = world.stored.tokens[None]
     assert isinstance(fresh, Token)
     assert fresh.access_token == "AT-other"
+
+
+def test_a_note_of_another_writer_does_not_cost_the_rotated_token() -> None:
+    """Who writes into the record meanwhile without a new version loses nothing for anybody (scenario 30)."""
+    world = World(session())
+
+    def another_writes() -> None:
+        world.record = replace(world.stored, failure=Failure("unreachable", "busy", EPOCH, EPOCH + 60))
+
+    world.before("Redeem", 1, another_writes)
+    assert world.fly().failure is None
+    assert (world.stored.refresh_token, world.stored.version, world.stored.failure) == ("RT-2", 2, None)

@@ -218,3 +218,13 @@ def test_any_answer_is_read_or_refused(answer: dict[str, Any], access_token: str
     assert (token.expires_at is None) == (token.lifetime is None)
     assert token.expires_at is None or math.isfinite(token.expires_at)
     assert token.lifetime is None or token.lifetime <= LONGEST_LIFETIME
+
+
+def test_an_expiry_that_is_no_number_is_as_good_as_none() -> None:
+    """A token with an infinite or undefined expiry, made by hand, can be stored: its lifetime is unknown."""
+    for odd in (float("inf"), float("nan")):
+        made = Token("AT", expires_at=odd, lifetime=odd)
+        assert (made.with_lifetime(None, 100.0).expires_at, made.with_lifetime(None, 100.0).lifetime) == (None, None)
+        assert made.with_lifetime(60.0, 100.0).expires_at == 160.0
+    known = Token("AT", expires_at=5.0)
+    assert known.with_lifetime(60.0, 100.0) is known

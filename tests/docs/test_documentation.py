@@ -23,6 +23,7 @@ ADDRESSES = ("https://id.example.com", "https://crm.example.com")
 
 
 def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page, in order."""
     return BLOCK.findall(page.read_text())
 
 
@@ -62,21 +63,19 @@ def test_blocks_run(page: Path, server: ServerHandle, tmp_path: Path, close_late
     names: dict[str, Any] = {"__name__": "docs"}
     for number, block in enumerate(blocks(page)):
         code = compile(made_real(block, server, tmp_path), f"{page.name}[{number}]", "exec")
-        exec(code, names)  # noqa: S102 - this is the point of the test
+        exec(code, names)
         if "main" in names:
             assert asyncio.run(names.pop("main")()) == 200
         close_later(names)
     assert server.stats().reuse_detected == 0
 
 
-def test_the_readme_dialects_reach_their_apis(
-    server: ServerHandle, tmp_path: Path, close_later: CloseLater
-) -> None:
+def test_the_readme_dialects_reach_their_apis(server: ServerHandle, tmp_path: Path, close_later: CloseLater) -> None:
     """The README's two dialects are served by the server's two dialects, after an expiry that only it knows."""
     names: dict[str, Any] = {"__name__": "docs"}
     served = 0
     for block in blocks(ROOT / "README.md"):
-        exec(made_real(block, server, tmp_path), names)  # noqa: S102 - this is the point of the test
+        exec(made_real(block, server, tmp_path), names)
         close_later(names)
         if "Scheme(" in block:
             names["manager"].login(server.login())

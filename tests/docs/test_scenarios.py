@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LISTED = re.compile(r"^\| (\d+) \|", re.MULTILINE)
-CARRIED = re.compile(r"[Ss]cenarios? ((?:\d+(?:, | and |–|-)?)+)")
+CARRIED = re.compile(r"[Ss]cenarios? ((?:\d+(?:, | and |-)?)+)")
 
 
 def numbers_of(docstring: str) -> set[int]:

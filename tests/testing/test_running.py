@@ -223,10 +223,7 @@ def test_without_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_import_is_light() -> None:
     """Importing the package loads neither uvicorn nor an HTTP client of others."""
-    script = (
-        "import sys, unexpired.testing\n"
-        "print(sorted({'uvicorn', 'h11', 'httpx', 'httpx2'} & set(sys.modules)))\n"
-    )
+    script = "import sys, unexpired.testing\nprint(sorted({'uvicorn', 'h11', 'httpx', 'httpx2'} & set(sys.modules)))\n"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
     assert shown.stdout.strip() == b"[]"

@@ -178,9 +178,7 @@ def test_previous_until_the_successor_is_redeemed(clock: Clock) -> None:
     assert server.redeem(token).outcome == "reuse"
 
 
-@pytest.mark.parametrize(
-    ("setting", "stated"), [({"rotate": False}, True), ({"omit_refresh_token": True}, False)]
-)
+@pytest.mark.parametrize(("setting", "stated"), [({"rotate": False}, True), ({"omit_refresh_token": True}, False)])
 def test_without_rotation(clock: Clock, setting: dict[str, bool], stated: bool) -> None:
     """Without rotation one refresh token is good again and again, whether the answer repeats it or not."""
     server = make(clock, **setting)

@@ -166,9 +166,7 @@ def test_log(server: ServerHandle) -> None:
     assert first.committed is not None
     assert first.answered is not None
     # a tenth of a second: the server's clock does not follow this machine's when that is set
-    assert (
-        before - 0.1 <= first.received <= first.committed <= first.answered <= second.received <= after + 0.1
-    )
+    assert before - 0.1 <= first.received <= first.committed <= first.answered <= second.received <= after + 0.1
 
 
 def test_naive_fleet(server: ServerHandle) -> None:

@@ -60,9 +60,7 @@ def open_socket(server: ServerHandle) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT)
 
 
-def request_bytes(
-    method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
-) -> bytes:
+def request_bytes(method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bytes:
     """Word a request after which the server closes."""
     lines = {"Host": "127.0.0.1", "Connection": "close", **(headers or {})}
     if body or method not in ("GET", "HEAD"):

@@ -30,7 +30,8 @@ from unexpired._core.effects import (
     Sleep,
     Swap,
 )
-from unexpired._core.landing import Outcome, Trip, fail, settle
+from unexpired._core.landing import settle
+from unexpired._core.outcome import Outcome, Trip, fail, passing, unknown
 from unexpired._core.policy import Policy
 from unexpired._core.session import Failure, Intent, Session
 from unexpired._core.token import Token
@@ -56,7 +57,7 @@ def flight(plan: Plan) -> Flow[None]:
         outcome = yield from _lead(plan, began)
     except StoreError as error:
         instant = yield from Now()
-        outcome = Outcome(Result(None, landing.passing("store", str(error), instant.wall, 1.0)))
+        outcome = unknown(plan.key, None, passing("store", str(error), instant.wall, 1.0))
     yield from _release()
     callers = yield from Publish(outcome.result)
     ended = yield from Now()
@@ -92,7 +93,7 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
             return Outcome(settled or Result(None))
         if granted == "timeout":
             message = f"another process has been refreshing {plan.key!r} for {plan.policy.lease_wait:g} s"
-            return Outcome(Result(session, landing.passing("time", message, instant.wall, 1.0)))
+            return unknown(plan.key, session, passing("time", message, instant.wall, 1.0))
         if isinstance(granted, Granted):
             pause = _hold_off(plan, granted, session, instant)
             if pause <= 0.0:
@@ -101,7 +102,8 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
             left = limit - instant.boot
             if left <= 0.0 or not (yield from Sleep(min(pause, left))):
                 message = f"a refresh of {plan.key!r} by a process that is gone may still be under way"
-                return Outcome(Result(session, landing.passing("time", message, instant.wall, max(pause, 1.0))))
+                failure = passing("time", message, instant.wall, max(pause, 1.0))
+                return unknown(plan.key, session, failure)
             instant = yield from Now()
 
 

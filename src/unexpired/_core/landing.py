@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from unexpired._core.effects import (
@@ -13,6 +13,7 @@ from unexpired._core.effects import (
     Instant,
     Load,
     Need,
+    Needs,
     Now,
     Publish,
     Renew,
@@ -21,8 +22,9 @@ from unexpired._core.effects import (
     Sleep,
     Swap,
 )
-from unexpired._core.policy import Policy, asked_pause, cool_down
-from unexpired._core.session import Failure, FailureKind, Session
+from unexpired._core.outcome import Outcome, Trip, fail, failed
+from unexpired._core.policy import Policy
+from unexpired._core.session import FailureKind, Session
 from unexpired._core.token import Token, is_credential
 from unexpired.errors import (
     AnswerLost,
@@ -33,44 +35,14 @@ from unexpired.errors import (
     StoreError,
     UnexpiredError,
 )
-from unexpired.events import Event, RefreshFailed, RefreshSucceeded, SessionEnded, Unsaved
+from unexpired.events import RefreshSucceeded, SessionEnded, Unsaved
 
-__all__ = ["Outcome", "Trip", "fail", "land", "passing", "read", "settle", "wanted"]
+__all__ = ["land", "read", "settle", "wanted"]
 
 _TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _UNEXPLAINED_LIMIT = 3
 _UNEXPLAINED_SPAN = 60.0
 _TRIES_BEFORE_MEMORY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What everybody gets, and what the listeners hear afterwards."""
-
-    result: Result
-    events: Collection[Event] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """One redemption under way: the session *before* it, and the same with our intent *marked* in it."""
-
-    key: str
-    policy: Policy
-    before: Session
-    marked: Session
-    resource: str | None
-
-    @property
-    def attempt(self) -> int:
-        """How often this version has been sent, this time included."""
-        return self.marked.intent.attempt if self.marked.intent is not None else 1
-
-    @property
-    def answered(self) -> Session:
-        """The session with our intent in it, and the request that it announced over."""
-        intent = self.marked.intent
-        return replace(self.marked, intent=replace(intent, owner="") if intent is not None else None)
 
 
 def settle(session: Session | None, needs: Collection[Need], instant: Instant, policy: Policy) -> Result | None:
@@ -106,35 +78,7 @@ def read(said: object, sent: Instant, policy: Policy) -> Token | UnexpiredError:
     else:
         # Its text could be the token: only its type may be told.
         return AnswerLost(f"the grant returned {type(said).__name__}, not a token or a mapping")
-    if token.expires_at is None and policy.default_lifetime is not None:
-        return replace(token, lifetime=policy.default_lifetime, expires_at=sent.wall + policy.default_lifetime)
-    return token
-
-
-def passing(kind: FailureKind, message: str, now: float, pause: float) -> Failure:
-    """A failure that is not kept in the record."""
-    return Failure(kind, message, now, now + pause)
-
-
-def fail(
-    trip: Trip,
-    kind: FailureKind,
-    message: str,
-    instant: Instant,
-    chance: float,
-    *,
-    retry_after: float | None = None,
-) -> Failure:
-    """The memory of this failure, with a pause that grows with each one in a row."""
-    earlier = trip.before.failure
-    count = earlier.count + 1 if earlier is not None else 1
-    pause = asked_pause(retry_after, cool_down(count, chance, trip.policy.longest_pause))
-    unexplained, since = (earlier.unexplained, earlier.unexplained_since) if earlier is not None else (0, 0.0)
-    if kind == "unexplained":
-        unexplained, since = unexplained + 1, since or instant.wall
-    else:
-        unexplained, since = 0, 0.0
-    return Failure(kind, message, instant.wall, instant.wall + pause, count, unexplained, since)
+    return token.with_lifetime(policy.default_lifetime, sent.wall)
 
 
 def land(trip: Trip, answer: Token | UnexpiredError) -> Flow[Outcome]:
@@ -146,7 +90,7 @@ def land(trip: Trip, answer: Token | UnexpiredError) -> Flow[Outcome]:
     if isinstance(answer, NotSent):
         return (yield from _remember(trip, "unreachable", str(answer), trip.before, answer.retry_after))
     if isinstance(answer, LoginRequired):
-        return (yield from _end(trip, answer.reason, spent=True))
+        return (yield from _over(trip, answer))
     if isinstance(answer, Refused):
         return (yield from _refused(trip, answer))
     if isinstance(answer, ConfigurationError):
@@ -203,7 +147,7 @@ def _arrived(trip: Trip, token: Token, stored: Session) -> Flow[Outcome]:
     noted = replace(stored, failure=failure)
     if not (yield from Swap(stored, noted)):
         return Outcome(Result((yield from Load())))
-    return Outcome(Result(noted, failure), [_failed(trip, failure)])
+    return Outcome(Result(noted, failure), [failed(trip, failure)])
 
 
 def _another_person(trip: Trip, token: Token) -> bool:
@@ -239,7 +183,18 @@ def _lost(trip: Trip, answer: AnswerLost) -> Flow[Outcome]:
     salvaged = replace(trip.marked.salvaged(answer.refresh_token), failure=failure)
     if (yield from _store(trip, Result(salvaged, failure), salvaged)) is False:
         return (yield from _lost_swap(salvaged))
-    return Outcome(Result(salvaged, failure), [_failed(trip, failure)])
+    return Outcome(Result(salvaged, failure), [failed(trip, failure)])
+
+
+def _over(trip: Trip, answer: LoginRequired) -> Flow[Outcome]:
+    """The grant says that the login is over. Without a refresh token that is so once the token is of no more use."""
+    needs = yield from Needs()
+    instant = yield from Now()
+    token = trip.before.tokens.get(trip.resource)
+    wanted_anew = token is None or token.expired(instant.wall) or _is_refused(token, needs)
+    if answer.reason == "no_refresh_token" and not wanted_anew:
+        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+    return (yield from _end(trip, answer.reason, spent=True))
 
 
 def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
@@ -253,10 +208,21 @@ def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
     instant = yield from Now()
     failure = fail(trip, "unexplained", str(answer), instant, 0.0)
     lasting = instant.wall - failure.unexplained_since >= _UNEXPLAINED_SPAN
-    expired = all(token.expired(instant.wall) for token in trip.before.tokens.values())
-    if failure.unexplained >= _UNEXPLAINED_LIMIT and lasting and expired:
+    needs = yield from Needs()
+    dead = all(_is_dead(token, needs, instant) for token in trip.before.tokens.values())
+    if failure.unexplained >= _UNEXPLAINED_LIMIT and lasting and dead:
         return (yield from _end(trip, "refused", spent=spent))
     return (yield from _remember(trip, "unexplained", str(answer), trip.before))
+
+
+def _is_dead(token: Token, needs: Collection[Need], instant: Instant) -> bool:
+    """Whether a token is of no more use: expired, or of unknown lifetime and refused by an API."""
+    return token.expired(instant.wall) or (token.expires_at is None and _is_refused(token, needs))
+
+
+def _is_refused(token: Token, needs: Collection[Need]) -> bool:
+    refused = {need.than.access_token for need in needs if need.rejected and need.than is not None}
+    return token.access_token in refused
 
 
 def _end(trip: Trip, reason: str, *, spent: bool) -> Flow[Outcome]:
@@ -288,10 +254,4 @@ def _remember(
         stored = True
     if not stored:
         return Outcome(Result((yield from Load())))
-    return Outcome(Result(noted, failure), [_failed(trip, failure)])
-
-
-def _failed(trip: Trip, failure: Failure) -> RefreshFailed:
-    return RefreshFailed(
-        trip.key, trip.before.version, failure.kind, failure.message, 0, failure.retry_at - failure.since
-    )
+    return Outcome(Result(noted, failure), [failed(trip, failure)])

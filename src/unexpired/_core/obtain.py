@@ -20,6 +20,7 @@ _ENDINGS = {
     "logout": "the session was logged out",
     "refused": "the server no longer accepts the refresh token",
     "answer_lost": "the login was lost: a refresh was interrupted while rotating, and the server had already rotated",
+    "no_refresh_token": "the token is no longer good, and there is no refresh token",
     "login_required": "the API says that this login is over",
 }
 

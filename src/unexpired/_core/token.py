@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Self, TypeGuard, cast
@@ -84,6 +84,13 @@ class Token:
         if self.lifetime is None:
             return leeway
         return min(leeway, max(self.lifetime, 0.0) * share)
+
+    def with_lifetime(self, lifetime: float | None, now: float) -> Token:
+        """This token, living *lifetime* seconds from UNIX time *now* if nobody named its expiry (None: unknown)."""
+        known = self.expires_at is not None and math.isfinite(self.expires_at)
+        if known or (lifetime is None and self.expires_at is None):
+            return self
+        return replace(self, lifetime=lifetime, expires_at=None if lifetime is None else now + lifetime)
 
     def later_than(self, other: Token) -> bool:
         """Whether this was stored after *other*: by another login, or by a later version of the same one."""

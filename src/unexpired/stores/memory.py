@@ -13,7 +13,7 @@ from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores._closing import Closing
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryLease", "MemoryStore"]
 
 _STEP = 0.005
 

@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1; a free one by default")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="paths of PEM files")
-    parser.add_argument(
-        "--config", type=json.loads, default={}, metavar="JSON", help="settings as one JSON object"
-    )
+    parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="settings as one JSON object")
     for each in dataclasses.fields(ServerConfig):
         flag = "--" + each.name.replace("_", "-")
         if isinstance(each.default, bool):

@@ -61,9 +61,7 @@ def fault_reply(ruling: Ruling) -> Reply | None:
         return Reply(fault.code, fault.body.encode(), tuple(fault.headers.items()))
     status = 401 if fault.kind == "insufficient_user_authentication" else 403
     challenge = fault.challenge()
-    return json_reply(
-        {"error": fault.kind}, status, [] if challenge is None else [("www-authenticate", challenge)]
-    )
+    return json_reply({"error": fault.kind}, status, [] if challenge is None else [("www-authenticate", challenge)])
 
 
 async def _reply(exchange: Exchange, path: str) -> Reply:
@@ -72,9 +70,7 @@ async def _reply(exchange: Exchange, path: str) -> Reply:
         return Reply(200, await exchange.body(), (("content-type", kind),))
     if path == "/api/redirect":
         status = exchange.asked("status", "307")
-        return Reply(
-            int(status) if status.isdecimal() else 307, headers=(("location", exchange.asked("to", "/api")),)
-        )
+        return Reply(int(status) if status.isdecimal() else 307, headers=(("location", exchange.asked("to", "/api")),))
     return json_reply(await describe(exchange))
 
 
@@ -117,9 +113,7 @@ def _refusal(site: Site, ruling: Ruling) -> Reply:
     if reply is not None:
         return reply
     if ruling.verdict == "repeated":
-        return json_reply(
-            {"error": "invalid_request"}, 400, [("www-authenticate", 'Bearer error="invalid_request"')]
-        )
+        return json_reply({"error": "invalid_request"}, 400, [("www-authenticate", 'Bearer error="invalid_request"')])
     config = site.config
     # no error code when the request carried no token at all, RFC 6750 §3.1
     challenge = 'Bearer realm="api"' + ("" if ruling.verdict == "missing" else ', error="invalid_token"')

@@ -56,9 +56,7 @@ class ApiFault:
 
     def __post_init__(self) -> None:
         if self.kind not in API_FAULT_KINDS:
-            raise ValueError(
-                f"unknown API fault {self.kind!r}; they are: {', '.join(sorted(API_FAULT_KINDS))}"
-            )
+            raise ValueError(f"unknown API fault {self.kind!r}; they are: {', '.join(sorted(API_FAULT_KINDS))}")
         if self.kind in ("hold", "hold_refusals") and not self.name:
             raise ValueError("a hold needs a name to be released by")
         if self.seconds < 0 or (self.times is not None and self.times < 1):

@@ -23,9 +23,7 @@ def oauth_error(code: str, *, challenge: bool = False) -> Reply:
     )
 
 
-def authenticate(
-    config: ServerConfig, authorization: str | None, parameters: Mapping[str, str]
-) -> str | Reply:
+def authenticate(config: ServerConfig, authorization: str | None, parameters: Mapping[str, str]) -> str | Reply:
     """Give the client id that the request proves, or the refusal to answer."""
     credentials: tuple[str, str | None] | None
     if authorization is not None:

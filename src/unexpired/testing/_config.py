@@ -139,10 +139,7 @@ _SPECIAL: dict[str, tuple[type, ...]] = {
 
 def _kinds() -> dict[str, tuple[type, ...]]:
     plain: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": _NUMBER}
-    return {
-        each.name: _SPECIAL.get(each.name) or plain[str(each.type)]
-        for each in dataclasses.fields(ServerConfig)
-    }
+    return {each.name: _SPECIAL.get(each.name) or plain[str(each.type)] for each in dataclasses.fields(ServerConfig)}
 
 
 _KINDS = _kinds()

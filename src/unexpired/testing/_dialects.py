@@ -86,11 +86,7 @@ async def _login_b(site: Site, exchange: Exchange) -> Reply:
         return json_reply({"code": 400, "msg": "JSON is expected"})
     user, password = document.get("user"), document.get("password")
     known = site.config.users.get(user) if isinstance(user, str) else None
-    if (
-        known is None
-        or not isinstance(password, str)
-        or not hmac.compare_digest(known.encode(), password.encode())
-    ):
+    if known is None or not isinstance(password, str) or not hmac.compare_digest(known.encode(), password.encode()):
         return json_reply({"code": 1001, "msg": "wrong user or password"})
     minted = site.server.login(subject=cast("str", user), single=True)
     site.ledger.note("login")

@@ -97,9 +97,7 @@ class ServerHandle:
     def _tell(self, name: str, document: Mapping[str, object]) -> dict[str, Any]:
         return self._call("POST", name, json.dumps(document).encode())
 
-    def _call(
-        self, method: str, name: str, body: bytes | None = None, timeout: float = 10.0
-    ) -> dict[str, Any]:
+    def _call(self, method: str, name: str, body: bytes | None = None, timeout: float = 10.0) -> dict[str, Any]:
         connection = _connect(self.url, timeout)
         try:
             connection.request(method, f"/_control/{name}", body)

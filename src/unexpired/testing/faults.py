@@ -109,9 +109,7 @@ class Fault:
         code = self.code
         match self.kind:
             case "429" | "503":
-                return json_reply(
-                    {"error": "temporarily_unavailable"}, int(self.kind), self._retry_after(now)
-                )
+                return json_reply({"error": "temporarily_unavailable"}, int(self.kind), self._retry_after(now))
             case "empty_400":
                 return Reply(400)
             case "error_in_200":

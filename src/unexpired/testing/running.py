@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["running_server", "serve", "server_process"]
 
-LOOPBACK = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 _PATIENCE_SECONDS = 30.0
 
 
@@ -110,7 +110,7 @@ async def serve(
         with suppress(RuntimeError):  # the loop has closed: stopped already
             loop.call_soon_threadsafe(stopped.set)
 
-    bound = await listener.start(LOOPBACK, port)
+    bound = await listener.start(_LOOPBACK, port)
     try:
         ready(_url(bound, tls), stop)
         await stopped.wait()
@@ -148,4 +148,4 @@ def _listener(config: ServerConfig, tls: tuple[str, str] | None) -> Listener:
 
 
 def _url(port: int, tls: tuple[str, str] | None) -> str:
-    return f"{'http' if tls is None else 'https'}://{LOOPBACK}:{port}"
+    return f"{'http' if tls is None else 'https'}://{_LOOPBACK}:{port}"

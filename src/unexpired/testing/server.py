@@ -17,7 +17,7 @@ from unexpired.testing._config import ServerConfig
 
 __all__ = ["AccessToken", "AuthorizationServer", "Login", "Minted", "Outcome", "Redemption"]
 
-ISSUER = "https://as.test"
+_ISSUER = "https://as.test"
 
 Outcome = Literal["rotated", "kept", "grace", "reuse", "unknown", "revoked", "wrong_client"]
 """What a redemption came to; the first three mint a token, the others are `invalid_grant` (RFC 6749 §5.2)."""
@@ -192,9 +192,7 @@ class AuthorizationServer:
             stated = config.expires_in
             # whole numbers are said as such: 3600, not 3600.0
             lifetime = config.access_lifetime
-            answer["expires_in"] = (
-                stated if stated is not None else int(lifetime) if lifetime % 1 == 0 else lifetime
-            )
+            answer["expires_in"] = stated if stated is not None else int(lifetime) if lifetime % 1 == 0 else lifetime
         if minted.refresh_token is not None:
             answer["refresh_token"] = minted.refresh_token
         if login.scope is not None:
@@ -206,7 +204,7 @@ class AuthorizationServer:
     def id_token(self, subject: str, audience: str | None) -> str:
         """Make an unsigned id token for *subject*, on the server's own clock."""
         now = self._now() + self.config.clock_offset
-        claims = {"iss": ISSUER, "sub": subject, "aud": audience or "any", "iat": int(now)}
+        claims = {"iss": _ISSUER, "sub": subject, "aud": audience or "any", "iat": int(now)}
         return _jwt(claims | {"exp": int(now + self.config.access_lifetime)})
 
     def _refresh(self, login: Login, refresh_token: str) -> Redemption:
@@ -244,7 +242,7 @@ class AuthorizationServer:
         text = f"at-{self._text()}"
         if self.config.jwt_access_token:
             exp = int(expires + self.config.clock_offset)
-            text = _jwt({"iss": ISSUER, "sub": login.subject, "jti": text, "exp": exp})
+            text = _jwt({"iss": _ISSUER, "sub": login.subject, "jti": text, "exp": exp})
         record = AccessToken(login, login.generation, issued, expires)
         self._by_access[text] = record
         login.access.append(record)

@@ -1,0 +1,173 @@
+"""What one process knows of one session: the last look at the store, the flight in progress, the suspicions."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from unexpired._core.flight import Plan
+from unexpired._core.session import Session
+from unexpired._core.suspicion import Suspicion
+from unexpired._core.token import Token
+from unexpired._engine import circles
+from unexpired._engine.clock import boot
+from unexpired._engine.flying import Flying
+from unexpired._engine.telling import Listeners
+
+if TYPE_CHECKING:
+    from unexpired._core.effects import Need
+    from unexpired._core.ports import Grant, Store
+
+__all__ = ["Cell", "Held", "View", "cell_for"]
+
+_NEVER = float("inf")
+_UNREAD = object()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A token as this process has it: *since* and *expires* are boot time, so that no clock jump moves them."""
+
+    token: Token
+    since: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One look at the store: the session, what is held of it, and the stamp the store had just before."""
+
+    session: Session | None
+    stamp: object
+    held: dict[str | None, Held]
+
+
+class Cell:
+    """Shared by all managers of this process that have the same store and key."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.key = key
+        self.view: View | None = None
+        self.flying: Flying | None = None
+        self.suspicions: dict[tuple[str | None, str], Suspicion] = {}
+        self.stamp = store.stamp(key)
+        self.listeners = Listeners()
+        self.complaint = ""
+        self._lock = threading.Lock()
+        self._read: object = _UNREAD
+
+    def renew_locks(self) -> None:
+        """In a forked child: no flight is under way here, whatever the parent was doing."""
+        self._lock = threading.Lock()
+        self.flying = None
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def look(self) -> View:
+        """The session as the store has it now. Reads it only if it may have changed. Raises StoreError."""
+        view = self.view
+        if view is not None and view.stamp == self.stamp():
+            return view
+        stamp = self.stamp()
+        session = self.store.load(self.key)
+        return self._see(session, stamp)
+
+    def read(self) -> Session | None:
+        """The stored session, read now; `changed` counts from here. Raises StoreError."""
+        self._read = self.stamp()
+        return self.store.load(self.key)
+
+    def changed(self) -> bool:
+        """Whether the record may have changed since the last `read`."""
+        return self._read is not _UNREAD and self._read != self.stamp()
+
+    def adopt(self, session: Session | None) -> None:
+        """Know *session*, which was just stored or could not be; the next look reads the store again."""
+        self._see(session, _UNREAD)
+
+    def _see(self, session: Session | None, stamp: object) -> View:
+        with self._lock:
+            before = self.view
+            if before is not None and _goes_back(before.session, session):
+                view = replace(before, stamp=stamp)
+            else:
+                view = View(session, stamp, _hold(session, before))
+            self.view = view
+            return view
+
+    # -- flying -------------------------------------------------------------------------------------------------
+
+    def join(self, need: Need, plan: Plan, grant: Grant, *, waits: bool = True) -> Flying:
+        """The flight in progress, or a new one, with *need* among its goals. *waits*: the caller will wait for it."""
+        with self._lock:
+            flying = self.flying
+            if flying is None:
+                flying = self.flying = Flying(self, plan, grant)
+            flying.board(need, waits=waits)
+        flying.start()
+        return flying
+
+    def detach(self) -> None:
+        """The flight has ended: whoever still needs something starts the next one."""
+        with self._lock:
+            self.flying = None
+
+
+def _goes_back(known: Session | None, found: Session | None) -> bool:
+    """Whether *found* is an older version of the very login that is known: a token not stored yet is ahead."""
+    return known is not None and found is not None and known.login == found.login and found.version < known.version
+
+
+def _hold(session: Session | None, before: View | None) -> dict[str | None, Held]:
+    if session is None:
+        return {}
+    earlier = before.held if before is not None else {}
+    now, wall = boot(), time.time()
+    held: dict[str | None, Held] = {}
+    for resource, token in session.tokens.items():
+        known = earlier.get(resource)
+        if known is not None and (known.token.login, known.token.minted) == (token.login, token.minted):
+            held[resource] = known
+        else:
+            held[resource] = Held(token, now, now + _remaining(token, wall))
+    return held
+
+
+def _remaining(token: Token, wall: float) -> float:
+    """Seconds it will live. A clock that was set back since it was minted cannot make it live longer than it may."""
+    if token.expires_at is None:
+        return _NEVER
+    remaining = token.expires_at - wall
+    return remaining if token.lifetime is None else min(remaining, max(token.lifetime, 0.0))
+
+
+_cells: weakref.WeakValueDictionary[object, Cell] = weakref.WeakValueDictionary()
+_cells_lock = threading.Lock()
+
+
+def cell_for(store: Store, key: str) -> Cell:
+    """The one cell of this process for that store and key."""
+    identity = (store.identity, key)
+    with _cells_lock:
+        cell = _cells.get(identity)
+        if cell is None:
+            cell = _cells[identity] = Cell(store, key)
+        return cell
+
+
+def _after_fork() -> None:
+    global _cells_lock  # noqa: PLW0603 - the child needs a lock that no thread of the parent holds
+    _cells_lock = threading.Lock()
+    for cell in list(_cells.values()):
+        cell.renew_locks()
+    Flying.in_air.clear()
+    circles.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,37 @@
+"""The two clocks: UNIX time, and one that never jumps and runs while the machine sleeps."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from unexpired._core.effects import Instant
+
+__all__ = ["TICK", "boot", "instant", "main_is_over"]
+
+TICK = 0.5
+"""Seconds; no sleep is longer, so that the end of the process is noticed."""
+
+
+def _choose() -> Callable[[], float]:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":  # pragma: no cover - its CLOCK_MONOTONIC runs during sleep, time.monotonic does not
+        return partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    return time.monotonic  # pragma: no cover - Windows counts sleep in it
+
+
+boot: Callable[[], float] = _choose()
+
+
+def instant(*, exiting: bool = False) -> Instant:
+    """Both clocks, now."""
+    return Instant(time.time(), boot(), exiting)
+
+
+def main_is_over() -> bool:
+    """Whether the main thread has ended: the process lives only as long as its other non-daemon threads."""
+    return not threading.main_thread().is_alive()

@@ -1,0 +1,257 @@
+"""One flight of this process: its thread, who waits for it, and the driver that carries out its effects."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unexpired._core import effects
+from unexpired._core.flight import Plan, flight
+from unexpired._core.session import Failure, Session
+from unexpired._core.token import Token
+from unexpired._engine import asking
+from unexpired._engine.circles import CURRENT, Waiting
+from unexpired._engine.clock import TICK, boot, instant, main_is_over
+from unexpired._engine.rooms import AsyncRoom, ThreadRoom, room_here
+from unexpired.errors import StoreError, UnexpiredError, place_of
+
+if TYPE_CHECKING:
+    from unexpired._core.ports import Grant, HeldLease
+    from unexpired._engine.cell import Cell
+
+__all__ = ["Flying"]
+
+_log = logging.getLogger("unexpired")
+
+
+class Flying:
+    """A flight in progress. Created and joined under its cell's lock; belongs to nobody."""
+
+    in_air: ClassVar[list[Flying]] = []
+    """The flights of this process that are under way."""
+
+    def __init__(self, cell: Cell, plan: Plan, grant: Grant) -> None:
+        self.plan = plan
+        self.result: effects.Result | None = None
+        self.done = False
+        self._cell = cell
+        self._grant = grant
+        self._needs: list[effects.Need] = []
+        self._lease: HeldLease | None = None
+        self._lock = threading.Lock()
+        self._threads = ThreadRoom()
+        self._rooms: dict[object, AsyncRoom] = {}
+        self._callers = 0
+        self._keepers: set[threading.Thread] = set()
+        self._started = False
+        self._starting = threading.Lock()
+        self._run_once = threading.Lock()
+        self.waiting_on: list[Flying] = []
+
+    # -- joining ------------------------------------------------------------------------------------------------
+
+    def board(self, need: effects.Need, *, waits: bool) -> None:
+        """Add what a caller needs; it counts until the flight decides. *waits*: the caller will wait for the result."""
+        with self._lock:
+            self._needs.append(need)
+            if waits:
+                self._callers += 1
+                if (keeper := _keeper()) is not None:
+                    self._keepers.add(keeper)
+
+    def start(self) -> None:
+        """Run on a thread of its own, or right here where no thread can be started.
+
+        Everybody who joins calls it: a caller that Ctrl-C stops just before must not leave a flight that never runs.
+        """
+        if self._started:
+            return
+        context = contextvars.copy_context()
+        try:
+            with self._starting:
+                if not self._started:
+                    name = f"unexpired:{self.plan.key}"
+                    threading.Thread(target=context.run, args=(self.run,), name=name, daemon=False).start()
+                    self._started = True
+        except RuntimeError:
+            context.run(self.run)
+
+    def wait(self, until: float) -> effects.Result | None:
+        """Wait on this thread until the flight ends, at most until boot time *until* (None: it has not ended)."""
+        with Waiting(self):
+            if self.result is None:
+                self._threads.wait(until)
+        return self._answer()
+
+    async def await_(self, until: float) -> effects.Result | None:
+        """The same for a task of any event loop."""
+        with Waiting(self):
+            here, kind = room_here()
+            with self._lock:
+                room = self._rooms.get(here)
+                if room is None:
+                    room = self._rooms[here] = kind()
+            if self.result is None:
+                await room.wait(until)
+        return self._answer()
+
+    def _answer(self) -> effects.Result | None:
+        """A result published early, while its token cannot be stored, is no answer to those who need a later one."""
+        result = self.result
+        if result is None or self.done:
+            return result
+        now = instant().wall
+        why = Failure("unsaved", "the newest token cannot be stored yet, so no other can be asked for", now, now + 1)
+        return effects.Result(result.session, result.failure or why)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Drive the flight to its end, once. Whatever happens, the lease is released and everybody is woken."""
+        if not self._run_once.acquire(blocking=False):
+            return
+        CURRENT.set(self)
+        Flying.in_air.append(self)
+        flow = flight(self.plan)
+        try:
+            self._drive(flow)
+        except Exception as error:  # noqa: BLE001 - not ours
+            # Its text could hold a secret of somebody's store; its type and place cannot.
+            _log.error("the flight for %r broke down: %s", self.plan.key, place_of(error))
+        finally:
+            Flying.in_air.remove(self)
+            self._release()
+            if not self.done:
+                now = instant().wall
+                broken = Failure("unreachable", "the refresh broke down; see the log", now, now + 1)
+                self._publish(effects.Publish(effects.Result(None, broken)))
+
+    def _drive(self, flow: effects.Flow[None]) -> None:
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    answer = self._perform(effect)
+                except StoreError as error:
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(answer)
+        except StopIteration:
+            return
+
+    def _perform(self, effect: effects.Effect[Any]) -> object:
+        perform: Callable[[Flying, Any], object] = _PERFORM[type(effect)]
+        return perform(self, effect)
+
+    def exiting(self) -> bool:
+        """Whether the process is ending, and no caller of this flight keeps it alive.
+
+        A caller's thread counts as long as it lives: the process cannot end before it anyway.
+        """
+        return main_is_over() and not any(
+            keeper.is_alive() or keeper is threading.main_thread() for keeper in list(self._keepers)
+        )
+
+    def _now(self, _: effects.Now) -> effects.Instant:
+        return instant(exiting=self.exiting())
+
+    def _needed(self, _: effects.Needs) -> frozenset[effects.Need]:
+        with self._lock:
+            return frozenset(self._needs)
+
+    def _take_lease(self, effect: effects.Lease) -> object:
+        policy = self.plan.policy
+        changed = self._cell.changed
+        held = self._cell.store.lease(
+            self.plan.key,
+            owner=self.plan.owner,
+            seconds=policy.deadline + policy.lease_margin,
+            wait=effect.wait,
+            stop=lambda: changed() or self.exiting(),
+        )
+        if held is None:
+            return "changed" if changed() else "timeout"
+        self._lease = held
+        return effects.Granted(boot() - held.age(), held.granted_at, held.timed)
+
+    def _renew(self, _: effects.Renew) -> None:
+        if self._lease is not None:
+            self._lease.renew()
+
+    def _release(self, _: effects.Release | None = None) -> None:
+        held, self._lease = self._lease, None
+        if held is not None:
+            try:
+                held.release()
+            except Exception as error:  # noqa: BLE001 - not ours
+                _log.warning("the lease of %r could not be given back: %s", self.plan.key, place_of(error))
+
+    def _load(self, _: effects.Load) -> Session | None:
+        return self._cell.read()
+
+    def _swap(self, effect: effects.Swap) -> bool:
+        return self._cell.store.swap(self.plan.key, effect.expected, effect.new)
+
+    def _redeem(self, effect: effects.Redeem) -> Token | Mapping[str, Any] | UnexpiredError:
+        return asking.redeem(self._grant, effect, self.plan.key)
+
+    def _revoke(self, effect: effects.Revoke) -> bool:
+        return asking.revoke(self._grant, effect.session)
+
+    def _sleep(self, effect: effects.Sleep) -> bool:
+        until = boot() + effect.seconds
+        pause = threading.Event()
+        while (left := until - boot()) > 0:
+            if self.exiting():
+                return False
+            pause.wait(min(left, TICK))
+        return not self.exiting()
+
+    def _publish(self, effect: effects.Publish) -> int:
+        if effect.result.session is not None or effect.result.failure is None:
+            self._cell.adopt(effect.result.session)
+        if effect.last:
+            self._cell.detach()
+        with self._lock:
+            self.result = effect.result
+            self.done = effect.last
+            rooms = list(self._rooms.values())
+        self._threads.wake()
+        for room in rooms:
+            room.wake()
+        return self._callers
+
+    def _emit(self, effect: effects.Emit) -> None:
+        self._cell.listeners.tell(effect.event)
+
+
+def _keeper() -> threading.Thread | None:
+    """This thread, if the process cannot end before it: one that is no daemon, or the main one in an exit handler."""
+    thread = threading.current_thread()
+    keeps = main_is_over() if thread is threading.main_thread() else not thread.daemon
+    return thread if keeps else None
+
+
+def _draw(_: Flying, __: effects.Draw) -> float:
+    return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+
+_PERFORM: dict[type[effects.Effect[Any]], Callable[[Flying, Any], object]] = {
+    effects.Now: Flying._now,
+    effects.Draw: _draw,
+    effects.Needs: Flying._needed,
+    effects.Lease: Flying._take_lease,
+    effects.Renew: Flying._renew,
+    effects.Release: Flying._release,
+    effects.Load: Flying._load,
+    effects.Swap: Flying._swap,
+    effects.Redeem: Flying._redeem,
+    effects.Revoke: Flying._revoke,
+    effects.Sleep: Flying._sleep,
+    effects.Publish: Flying._publish,
+    effects.Emit: Flying._emit,
+}

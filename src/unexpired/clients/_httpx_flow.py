@@ -1,0 +1,218 @@
+"""The way of a request through httpx-like clients, once for threads and once for tasks.
+
+A flow yields requests to send and is sent their responses: `TokenAuth` hands it to the client, the transports run it
+themselves. Knows neither httpx2 nor httpx by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+from urllib.parse import quote, unquote_plus
+
+from unexpired._core.replay import Send, replay
+from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
+from unexpired._core.token import Token
+from unexpired.clients._exchange import (
+    AUTHENTICATED,
+    ORIGIN,
+    RESOURCE,
+    aanswer,
+    answer,
+    body_refused,
+    origin,
+    replayed,
+)
+from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, peek, rewinder, stays, take_in
+from unexpired.errors import ConfigurationError, LoginRequired
+from unexpired.manager import TokenManager
+
+__all__ = ["HttpxFlow", "auth_scheme", "dress_copy", "dress_headers"]
+
+Dress = Callable[[Any, Any, Scheme, Token], Any]
+
+
+def auth_scheme(scheme: Scheme | None) -> Scheme:
+    """The scheme for an ``auth=`` object. Raises ConfigurationError if it would leak there."""
+    scheme = Scheme.bearer() if scheme is None else scheme
+    headers, *others = scheme.places
+    if any(others) or [place.name.lower() for place in headers] != ["authorization"]:
+        raise ConfigurationError(
+            "TokenAuth carries a token in the Authorization header only: the client would send other headers along "
+            "redirects and show a query in its log. Use TokenTransport or AsyncTokenTransport for this scheme"
+        )
+    return scheme
+
+
+def dress_headers(_: Any, request: Any, scheme: Scheme, token: Token) -> Any:
+    """Put the token on the client's own request: its headers stay with its origin."""
+    for name, value in scheme.render(token).headers:
+        request.headers[name] = value
+    return request
+
+
+def dress_copy(module: Any, request: Any, scheme: Scheme, token: Token) -> Any:
+    """A copy of the request with the token, so that the client's request, log and history never hold it."""
+    rendered = scheme.render(token)
+    url = request.url
+    if rendered.query:
+        url = url.copy_with(query=_with_parameters(url.query, rendered.query))
+    headers = request.headers.copy()
+    for name, value in rendered.headers:
+        headers[name] = value
+    if rendered.cookies:
+        headers["cookie"] = _with_cookies(headers.get("cookie") or "", rendered.cookies)
+    return module.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
+
+
+def _with_parameters(query: bytes, parameters: tuple[tuple[str, str], ...]) -> bytes:
+    """The query with these set: the caller's others stay as they were written, because signatures cover them."""
+    names = {name for name, _ in parameters}
+    pairs = query.split(b"&") if query else []
+    kept = [pair for pair in pairs if unquote_plus(pair.partition(b"=")[0].decode()) not in names]
+    return b"&".join([*kept, *(f"{quote(name, '')}={quote(value, '')}".encode() for name, value in parameters)])
+
+
+def _with_cookies(header: str, cookies: tuple[tuple[str, str], ...]) -> str:
+    """The ``Cookie`` header (RFC 6265 §4.2) with these set: the caller's others stay as they were written."""
+    names = {name for name, _ in cookies}
+    kept = [pair for pair in header.split("; ") if pair and pair.partition("=")[0].strip() not in names]
+    return "; ".join([*kept, *(f"{name}={value}" for name, value in cookies)])
+
+
+class HttpxFlow:
+    """One manager and one scheme, for one kind of client. Safe for any number of threads and tasks."""
+
+    def __init__(
+        self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme, dress: Dress
+    ) -> None:
+        self._module = module
+        self._bytes_kind = module.ByteStream
+        self._factory_kind = factory_kind
+        self._manager = manager
+        self._scheme = scheme
+        self._dress = dress
+        self._plain = scheme.plain
+        self._closer_look = scheme.suspicious_status
+        self._suspicions = manager.suspicions
+        self._by_copy = dress is dress_copy
+        self._choosy = self._by_copy or scheme.origins is not None
+
+    def sync(self, request: Any) -> Generator[Any, Any, None]:
+        """For blocking clients."""
+        extensions = request.extensions
+        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
+            yield request
+            return
+        manager = self._manager
+        token = manager.token(extensions.get(RESOURCE))
+        dressed = self._dress(self._module, request, self._scheme, token)
+        stream = request.stream
+        rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
+        response = yield dressed
+        if self._plain and not self._suspicions and response.status_code not in self._closer_look:
+            return
+        where = _origin(request.url)
+        times = 0
+        try:
+            flow = replay(manager.key, token, self._judge(request, dressed, response), where)
+            effect = next(flow)
+            while True:
+                if isinstance(effect, Send):
+                    times += 1
+                    dressed = self._again(request, response, effect.token, rewind)
+                    response = yield dressed
+                    effect = flow.send(self._judge(request, dressed, response))
+                else:
+                    effect = flow.send(answer(manager, effect))
+        except StopIteration:
+            replayed(manager, where, times)
+        except LoginRequired as error:
+            raise manager.address(error) from None
+
+    async def tasks(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """For asynchronous clients."""
+        extensions = request.extensions
+        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
+            yield request
+            return
+        manager = self._manager
+        resource = extensions.get(RESOURCE)
+        token = manager.warm(resource) or await manager.atoken(resource)
+        dressed = self._dress(self._module, request, self._scheme, token)
+        stream = request.stream
+        rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
+        response = yield dressed
+        if self._plain and not self._suspicions and response.status_code not in self._closer_look:
+            return
+        where = _origin(request.url)
+        times = 0
+        try:
+            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where)
+            effect = next(flow)
+            while True:
+                if isinstance(effect, Send):
+                    times += 1
+                    dressed = self._again(request, response, effect.token, rewind)
+                    response = yield dressed
+                    effect = flow.send(await self._ajudge(request, dressed, response))
+                else:
+                    effect = flow.send(await aanswer(manager, effect))
+        except StopIteration:
+            replayed(manager, where, times)
+        except LoginRequired as error:
+            raise manager.address(error) from None
+
+    def _applies(self, request: Any) -> bool:
+        """Whether this request is to carry a token: not opted out, to an allowed origin, no redirect to another one."""
+        extensions = request.extensions
+        if extensions.get(AUTHENTICATED) is False:
+            return False
+        if self._scheme.origins is not None and not self._scheme.allows(_origin(request.url)):
+            return False
+        if not self._by_copy:
+            return True
+        here = _origin(request.url)
+        return bool(extensions.setdefault(ORIGIN, here) == here) or self._scheme.origins is not None
+
+    def _again(self, request: Any, response: Any, token: Token, rewind: Rewind | None) -> Any:
+        """The refused request with *token*. After a redirect that is the last hop only: the others were accepted."""
+        if not self._by_copy and response.request is not request:
+            stream = response.request.stream
+            if stream is not request.stream:
+                rewind = (
+                    stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
+                )
+            request = response.request
+        if rewind is None:
+            raise body_refused(self._manager.key, request.method, _origin(request.url))
+        rewind()
+        return self._dress(self._module, request, self._scheme, token)
+
+    def _judge(self, request: Any, sent: Any, response: Any) -> Judgement:
+        if self._says_nothing(sent, response):
+            return ACCEPTED
+        judgement = peek(self._scheme, response, request.method, self._module)
+        if judgement.verdict is not Verdict.ACCEPTED:
+            take_in(response, self._module)
+        return judgement
+
+    async def _ajudge(self, request: Any, sent: Any, response: Any) -> Judgement:
+        if self._says_nothing(sent, response):
+            return ACCEPTED
+        judgement = await apeek(self._scheme, response, request.method, self._module)
+        if judgement.verdict is not Verdict.ACCEPTED:
+            await atake_in(response, self._module)
+        return judgement
+
+    def _says_nothing(self, sent: Any, response: Any) -> bool:
+        """Whether a redirect led to where the token did not go: what is said there of it means nothing."""
+        if self._by_copy or response.request is sent:
+            return False
+        here = response.request
+        same = here.headers.get("authorization") == sent.headers.get("authorization")
+        return not same or _origin(here.url) != _origin(sent.url)
+
+
+def _origin(url: Any) -> str:
+    return origin(url.scheme, url.host, url.port)

@@ -1,0 +1,299 @@
+"""`TokenManager`: gives out tokens for one session, and sees to it that there is one refresh for everybody."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+from unexpired._core import changes
+from unexpired._core.effects import Flow, Need
+from unexpired._core.flight import Plan
+from unexpired._core.login_page import check_template, fill_template
+from unexpired._core.obtain import gone, obtain
+from unexpired._core.policy import Policy
+from unexpired._core.ports import Grant, GrantFunction, Store
+from unexpired._core.session import Session
+from unexpired._core.token import Token
+from unexpired._engine import driving
+from unexpired._engine.cell import cell_for
+from unexpired._engine.clock import boot
+from unexpired._engine.desk import Desk
+from unexpired._engine.flying import Flying
+from unexpired._engine.telling import Listener
+from unexpired.errors import ConfigurationError, LoginRequired
+from unexpired.events import Event, LoggedIn, LoggedOut, SessionEnded
+from unexpired.grants import as_grant
+from unexpired.seeds import first_token
+
+__all__ = ["TokenManager"]
+
+_E = TypeVar("_E", bound=Event)
+
+
+class TokenManager:
+    """Gives out tokens for the session stored under *key*, refreshing them before anybody meets an expired one.
+
+    One refresh serves all threads, tasks, event loops and processes that share the store; everybody else waits for it
+    and gets its result. Any number of threads and event loops (asyncio, trio) may use one manager at the same time,
+    through sync and async methods alike; any number of managers for one store and key act as one. Creating one does
+    no I/O and is cheap. Works without being closed.
+
+    *grant* says how a new token is obtained: a `unexpired.grants` object or your own function from `Session` to a
+    token answer, sync or async. *store* keeps the session; by default a `FileStore` in the user's data directory.
+
+    All durations are seconds. *leeway*: a token this close to its expiry counts as expired (10 % of its lifetime at
+    most). *refresh_ahead*: refreshing begins in the background this long before expiry (25 % of the lifetime at most,
+    shortened by up to half per key; 0 turns it off). *deadline* bounds one refresh, *lease_wait* the wait for
+    another process, *wait* one caller's wait in all, *patience* how long a caller sits out a passing failure (0 fails
+    at once). *default_lifetime* is assumed when the server names none; None: refresh only when refused.
+
+    *login_url* is a template such as ``/login?redirect={return_to}`` for `LoginRequired.login_url`; *login_fields*
+    supplies ``return_to`` (a path of this site; anything else becomes ``/``) and fields of your own, as strings or
+    as functions that are asked when needed. While *on_login_page* returns true nothing is refreshed, and a call that
+    would need it raises `LoginRequired` at once.
+    """
+
+    def __init__(
+        self,
+        grant: Grant | GrantFunction,
+        *,
+        store: Store | None = None,
+        key: str = "default",
+        leeway: float = 30.0,
+        refresh_ahead: float = 300.0,
+        deadline: float = 10.0,
+        lease_wait: float = 15.0,
+        wait: float = 30.0,
+        patience: float = 30.0,
+        default_lifetime: float | None = None,
+        login_url: str | None = None,
+        login_fields: Mapping[str, str | Callable[[], str]] | None = None,
+        on_login_page: Callable[[], bool] | None = None,
+    ) -> None:
+        durations = (leeway, refresh_ahead, deadline, lease_wait, wait, patience, default_lifetime or 0.0)
+        if not key or min(durations) < 0 or deadline == 0:
+            raise ConfigurationError("a manager needs a key, durations of 0 s or more, and a deadline above 0 s")
+        if store is None:
+            from unexpired.stores.file import FileStore  # noqa: PLC0415 - not needed with another store
+
+            store = FileStore()
+        self.key = key
+        self._grant = as_grant(grant)
+        self._policy = Policy(
+            leeway=leeway,
+            refresh_ahead=refresh_ahead,
+            deadline=deadline,
+            lease_wait=lease_wait,
+            wait=wait,
+            patience=patience,
+            default_lifetime=default_lifetime,
+            reuse_grace=self._grant.reuse_grace,
+            spends_refresh_token=self._grant.spends_refresh_token,
+        )
+        self._login_url = login_url
+        self._login_fields = dict(login_fields or {})
+        if login_url is not None:
+            check_template(login_url, self._login_fields)
+        self._on_login_page = on_login_page
+        self._cell = cell_for(store, key)
+        self._owner = secrets.token_hex(8)
+        self._desk = Desk(self._cell, self._policy, self._refresh_ahead)
+        self._stamp = self._cell.stamp
+        self.suspicions = self._cell.suspicions
+
+    def __repr__(self) -> str:
+        return f"TokenManager({self._grant!r}, key={self.key!r})"
+
+    # -- tokens -------------------------------------------------------------------------------------------------
+
+    def token(self, resource: str | None = None, *, wait: float | None = None) -> Token:
+        """A token that is not expired, refreshed if need be, for *resource* (RFC 8707; None: the default one).
+
+        Waits at most *wait* seconds (default: the manager's). Takes no lock and does no network call while the token
+        is fresh. Raises LoginRequired, TemporarilyUnavailable, ConfigurationError or StoreError.
+        """
+        found = self.warm(resource) or self._current(resource)
+        return found if isinstance(found, Token) else self._obtain(found, wait)
+
+    async def atoken(self, resource: str | None = None, *, wait: float | None = None) -> Token:
+        """`token`, for asyncio and trio. Cancelling it changes nothing for anybody else."""
+        found = self.warm(resource) or self._current(resource)
+        return found if isinstance(found, Token) else await self._aobtain(found, wait)
+
+    def warm(self, resource: str | None = None) -> Token | None:
+        """The token if it is fresh and nothing has to be waited for, else None. For adapters; never raises."""
+        warm = self._desk.warm
+        if (
+            warm is not None
+            and resource is None
+            and boot() < warm.until
+            and warm.view is self._cell.view
+            and warm.view.stamp == self._stamp()
+        ):
+            return warm.token
+        return None
+
+    def refresh(
+        self, rejected: Token | str | None = None, *, resource: str | None = None, wait: float | None = None
+    ) -> Token:
+        """A newer token than *rejected* (None: than the one that is current at the call).
+
+        When a newer one exists already it is returned and nothing is refreshed. A token that this manager never gave
+        out counts as older than the current one. Raises like `token`.
+        """
+        found = self._desk.after(rejected, resource)
+        return found if isinstance(found, Token) else self._obtain(found, wait)
+
+    async def arefresh(
+        self, rejected: Token | str | None = None, *, resource: str | None = None, wait: float | None = None
+    ) -> Token:
+        """`refresh`, for asyncio and trio."""
+        found = self._desk.after(rejected, resource)
+        return found if isinstance(found, Token) else await self._aobtain(found, wait)
+
+    def session(self) -> Session | None:
+        """The stored session as it is now, None when there never was one. Raises StoreError."""
+        return self._cell.look().session
+
+    # -- login and logout ---------------------------------------------------------------------------------------
+
+    def login(self, token: Token | Mapping[str, Any]) -> Session:
+        """Store a new login: a token answer (RFC 6749 §5.1), or a mapping with at least a ``refresh_token``.
+
+        Replaces whatever was stored; a refresh under way cannot overwrite it, and who waits for one gets this login's
+        token. Raises ConfigurationError when there is no token in it, StoreError when it cannot be stored.
+        """
+        flow = changes.login(self.key, secrets.token_hex(16), first_token(token, self._policy.default_lifetime))
+        session = driving.change(flow, self._cell, self._grant)
+        self._cell.adopt(session)
+        self.tell(LoggedIn(self.key))
+        return session
+
+    async def alogin(self, token: Token | Mapping[str, Any]) -> Session:
+        """`login`, for asyncio and trio: the store is written on a worker thread."""
+        return await driving.in_thread(lambda: self.login(token))
+
+    def logout(self) -> None:
+        """End the login: an ended record is stored, then the tokens are revoked at the server (RFC 7009).
+
+        A refresh under way cannot undo it; other processes see it before their next request (local disk). Does
+        nothing when nobody is logged in. A failed revocation is reported in the `LoggedOut` event only. Raises
+        StoreError when the end cannot be stored.
+        """
+        done = driving.change(changes.logout(self.key), self._cell, self._grant)
+        if done is not None:
+            over, revoked = done
+            self._cell.adopt(over)
+            self.tell(LoggedOut(self.key, revoked))
+
+    async def alogout(self) -> None:
+        """`logout`, for asyncio and trio."""
+        await driving.in_thread(self.logout)
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def on(self, event_type: type[_E], callback: Callable[[_E], object]) -> Callable[[], None]:
+        """Call *callback* with every event of *event_type*; the returned function ends that.
+
+        Callbacks run after the waiting callers were woken, on the flight's thread; their exceptions are logged.
+        """
+        listener = Listener(event_type, callback, self._owner)
+        self._cell.listeners.add(listener)
+        return lambda: self._cell.listeners.remove(listener)
+
+    def close(self) -> None:
+        """End this manager's subscriptions. A refresh under way goes on; the store stays open."""
+        self._cell.listeners.drop(self._owner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- for adapters -------------------------------------------------------------------------------------------
+
+    def replacement(self, carried: Token, origin: str) -> Token | None:
+        """A newer token than *carried*, which the API at *origin* refused; None when it should not be replaced."""
+        found = self._desk.replacement(carried, origin)
+        token = self._obtain(found, None) if isinstance(found, Need) else found
+        return None if token is None or token.access_token == carried.access_token else token
+
+    async def areplacement(self, carried: Token, origin: str) -> Token | None:
+        """`replacement`, for asyncio and trio."""
+        found = self._desk.replacement(carried, origin)
+        token = await self._aobtain(found, None) if isinstance(found, Need) else found
+        return None if token is None or token.access_token == carried.access_token else token
+
+    def newer(self, carried: Token) -> Token | None:
+        """A newer token than *carried*, if there already is one."""
+        return self._desk.newer(carried)
+
+    def accepted(self, token: Token, origin: str) -> None:
+        """The API at *origin* took *token*."""
+        self._desk.accepted(token, origin)
+
+    def end(self, carried: Token) -> bool:
+        """The API said *carried*'s login is over: end it, unless a newer token exists. Whether this ended it."""
+        flow = changes.end(self.key, carried, "login_required")
+        session, ended = driving.change(flow, self._cell, self._grant)
+        self._cell.adopt(session)
+        if ended and session is not None:
+            self.tell(SessionEnded(self.key, session.version, "login_required"))
+        return ended
+
+    async def aend(self, carried: Token) -> bool:
+        """`end`, for asyncio and trio."""
+        return await driving.in_thread(lambda: self.end(carried))
+
+    def tell(self, event: Event) -> None:
+        """Tell the listeners and the log."""
+        self._cell.listeners.tell(event)
+
+    def address(self, error: LoginRequired) -> LoginRequired:
+        """*error* with the address of the login page, if this manager knows one."""
+        if self._login_url is not None and error.login_url is None:
+            fields = {"reason": error.reason, "key": self.key}
+            for name, value in self._login_fields.items():
+                fields[name] = value if isinstance(value, str) else value()
+            error.login_url = fill_template(self._login_url, fields)
+        return error
+
+    # -- obtaining ----------------------------------------------------------------------------------------------
+
+    def _current(self, resource: str | None) -> Token | Need:
+        found = self._desk.current(resource)
+        if isinstance(found, Session) or found is None:
+            raise self.address(gone(self.key, found))
+        return found
+
+    def _join(self, need: Need, *, waits: bool = True) -> Flying:
+        plan = Plan(self.key, self._policy, f"{self._owner}:{os.getpid()}")
+        return self._cell.join(need, plan, self._grant, waits=waits)
+
+    def _refresh_ahead(self, need: Need) -> None:
+        if not self._at_login():
+            self._join(need, waits=False)
+
+    def _at_login(self) -> bool:
+        return self._on_login_page is not None and self._on_login_page()
+
+    def _flow(self, need: Need, wait: float | None) -> Flow[Token]:
+        if self._at_login():
+            message = f"the token of {self.key!r} is no longer good, and the program is on its login page"
+            raise self.address(LoginRequired(message, key=self.key, reason="login_page"))
+        return obtain(self.key, need, self._policy, self._policy.wait if wait is None else wait)
+
+    def _obtain(self, need: Need, wait: float | None) -> Token:
+        try:
+            return driving.drive(self._flow(need, wait), self._join)
+        except LoginRequired as error:
+            raise self.address(error) from None
+
+    async def _aobtain(self, need: Need, wait: float | None) -> Token:
+        try:
+            return await driving.adrive(self._flow(need, wait), self._join)
+        except LoginRequired as error:
+            raise self.address(error) from None

@@ -1,0 +1,61 @@
+"""A first token for a session, out of a JSON file or the environment, for `TokenManager.login`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from unexpired._core.token import Token
+from unexpired.errors import ConfigurationError
+
+__all__ = ["first_token", "seed_from_environ", "seed_from_file"]
+
+
+def first_token(seed: Token | Mapping[str, Any], lifetime: float | None = None) -> Token | str:
+    """What a login brings: a token, or only a refresh token (a string).
+
+    *lifetime* (seconds) is assumed where none is named. Raises ConfigurationError when there is no token in it.
+    """
+    if isinstance(seed, Token):
+        return seed.with_lifetime(lifetime, time.time())
+    try:
+        return Token.from_response(seed).with_lifetime(lifetime, time.time())
+    except ValueError:
+        refresh_token = seed.get("refresh_token")
+        if isinstance(refresh_token, str) and refresh_token.strip() and refresh_token.isprintable():
+            return refresh_token
+        raise ConfigurationError(
+            "a login needs an access_token or a refresh_token (RFC 6749 §5.1), without line breaks"
+        ) from None
+
+
+def seed_from_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The token answer in the JSON file *path* (RFC 6749 §5.1: ``access_token``, ``refresh_token``, …).
+
+    Raises ConfigurationError when the file cannot be read or is not a JSON object.
+    """
+    try:
+        answer: Any = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read a token from {os.fspath(path)!r}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{os.fspath(path)!r} is not JSON") from None
+    if not isinstance(answer, dict):
+        raise ConfigurationError(f"{os.fspath(path)!r} is not a JSON object with an access_token or refresh_token")
+    return cast("dict[str, Any]", answer)
+
+
+def seed_from_environ(prefix: str = "UNEXPIRED_") -> Mapping[str, Any]:
+    """The token answer in the environment: ``<prefix>ACCESS_TOKEN``, ``<prefix>REFRESH_TOKEN``, ``<prefix>EXPIRES_AT``.
+
+    Raises ConfigurationError when neither token is set.
+    """
+    names = ("access_token", "refresh_token", "id_token", "token_type", "scope", "expires_in", "expires_at")
+    answer = {name: value for name in names if (value := os.environ.get(prefix + name.upper()))}
+    if "access_token" not in answer and "refresh_token" not in answer:
+        raise ConfigurationError(f"neither {prefix}ACCESS_TOKEN nor {prefix}REFRESH_TOKEN is set in the environment")
+    return answer

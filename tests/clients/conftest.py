@@ -1,0 +1,51 @@
+"""One server for all tests of a file, new before each; every way to run a caller, every way to carry a token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.modes import Mode, Via, manager_for
+from unexpired import TokenManager
+from unexpired.testing import ServerHandle, running_server
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def _one_server() -> Iterator[ServerHandle]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(_one_server: ServerHandle) -> ServerHandle:
+    """Give this file's server, reset."""
+    _one_server.reset()
+    return _one_server
+
+
+@pytest.fixture
+def manager(server: ServerHandle) -> TokenManager:
+    """Give a manager in memory that is logged in."""
+    return manager_for(server)
+
+
+@pytest.fixture(params=["threads", "asyncio", "trio"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Give each way to run callers."""
+    return Mode(request.param)
+
+
+@pytest.fixture(params=["auth", "transport"])
+def via(request: pytest.FixtureRequest) -> Via:
+    """Give each way to carry a bearer token."""
+    found: Via = request.param
+    return found
