@@ -49,7 +49,7 @@ def test_every_error_survives_pickling_with_all_it_carries(error: UnexpiredError
 
 def test_every_error_of_the_module_is_tried_here() -> None:
     """No error class is without a test of its pickling."""
-    assert {type(error).__name__ for error in EACH} == set(errors.__all__)
+    assert {type(error).__name__ for error in EACH} == set(errors.__all__) - {"place_of"}
 
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)

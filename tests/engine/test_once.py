@@ -171,14 +171,15 @@ def test_refresh_ahead_keeps_nobody_waiting() -> None:
 
 def test_refresh_ahead_holds_back_where_many_flights_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 16 flights under way no other one is started in the background."""
-    server = Server()
+    server = Server(gated=True)
     manager = manager_for(server, nearly_expired())
     monkeypatch.setattr(Flying, "in_air", [None] * 16)
     assert manager.token().access_token == "access 0"
     assert manager._cell.flying is None
     monkeypatch.undo()
     manager.token()
-    until(lambda: server.calls == 1)
+    assert server.arrived.wait(20)
+    server.gate.set()
 
 
 def test_the_warm_path_takes_no_lock() -> None:
