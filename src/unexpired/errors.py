@@ -73,7 +73,8 @@ class LoginRequired(UnexpiredError):
     refresh token), ``answer_lost`` (interrupted while rotating), ``login_required`` (the API said so),
     ``step_up`` (RFC 9470: the API wants a stronger login; the session lives on), or a reason of your grant's own.
     *login_url* is where to log in, with the way back, when the manager was given a template. *challenge* holds what
-    a step-up asks for (``acr_values``, ``max_age``, ``claims``).
+    a step-up asks for (``acr_values``, ``max_age``, ``claims``). *fields* holds what is in the address, ``return_to``
+    and the manager's own *login_fields*, for programs that build theirs themselves.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class LoginRequired(UnexpiredError):
         self.reason = reason
         self.login_url = login_url
         self.challenge: Mapping[str, str] = dict(challenge or {})
+        self.fields: Mapping[str, str] = {}
 
 
 class TemporarilyUnavailable(UnexpiredError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "Event",
+    "FreshTokenRefused",
     "LoggedIn",
     "LoggedOut",
     "RefreshFailed",
@@ -77,6 +78,18 @@ class RequestReplayed(Event):
 
     origin: str
     replays: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreshTokenRefused(Event):
+    """The API at *origin* refuses a token that has just been minted, so none is minted for it again so soon.
+
+    The caller gets the refusal. Refusals there start no refresh until the token is *pause* seconds old, which grows
+    each time, or until the API takes one. Told once for each token.
+    """
+
+    origin: str
+    pause: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
 
 from unexpired._core import changes
 from unexpired._core.effects import Flow, Need
 from unexpired._core.flight import Plan
-from unexpired._core.login_page import check_template, fill_template
 from unexpired._core.obtain import gone, obtain
 from unexpired._core.policy import Policy
 from unexpired._core.ports import Grant, GrantFunction, Store
@@ -21,11 +21,12 @@ from unexpired._engine.cell import cell_for
 from unexpired._engine.clock import boot
 from unexpired._engine.desk import Desk
 from unexpired._engine.flying import Flying
+from unexpired._engine.login_page import LoginPage
 from unexpired._engine.telling import Listener
 from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.events import Event, LoggedIn, LoggedOut, SessionEnded
 from unexpired.grants import as_grant
-from unexpired.seeds import first_token
+from unexpired.seeds import fingerprint, first_token
 
 __all__ = ["TokenManager"]
 
@@ -92,11 +93,7 @@ class TokenManager:
             reuse_grace=self._grant.reuse_grace,
             spends_refresh_token=self._grant.spends_refresh_token,
         )
-        self._login_url = login_url
-        self._login_fields = dict(login_fields or {})
-        if login_url is not None:
-            check_template(login_url, self._login_fields)
-        self._on_login_page = on_login_page
+        self._page = LoginPage(login_url, login_fields, on_login_page)
         self._cell = cell_for(store, key)
         self._owner = secrets.token_hex(8)
         self._desk = Desk(self._cell, self._policy, self._refresh_ahead)
@@ -165,11 +162,15 @@ class TokenManager:
         Replaces whatever was stored; a refresh under way cannot overwrite it, and who waits for one gets this login's
         token. Raises ConfigurationError when there is no token in it, StoreError when it cannot be stored.
         """
-        flow = changes.login(self.key, secrets.token_hex(16), first_token(token, self._policy.default_lifetime))
-        session = driving.change(flow, self._cell, self._grant)
-        self._cell.adopt(session)
-        self.tell(LoggedIn(self.key))
-        return session
+        return self._begin(token, once=False)
+
+    def seed(self, token: Token | Mapping[str, Any]) -> Session:
+        """Store a first token, once: to be called at every start of a program that is given one.
+
+        Like `login`, but the very answer that began the stored session changes nothing, whatever has become of that
+        session since: its refresh token is spent. Safe in any number of processes at once. Raises like `login`.
+        """
+        return self._begin(token, once=True)
 
     async def alogin(self, token: Token | Mapping[str, Any]) -> Session:
         """`login`, for asyncio and trio: the store is written on a worker thread."""
@@ -191,6 +192,14 @@ class TokenManager:
     async def alogout(self) -> None:
         """`logout`, for asyncio and trio."""
         await driving.in_thread(self.logout)
+
+    def login_page(self) -> AbstractContextManager[None]:
+        """Inside this ``with`` block the program is on its login page: nothing is refreshed.
+
+        A call that would need a refresh raises `LoginRequired` (reason ``login_page``) at once, in every thread and
+        task that uses this manager.
+        """
+        return self._page.visit()
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -254,14 +263,18 @@ class TokenManager:
 
     def address(self, error: LoginRequired) -> LoginRequired:
         """*error* with the address of the login page, if this manager knows one."""
-        if self._login_url is not None and error.login_url is None:
-            fields = {"reason": error.reason, "key": self.key}
-            for name, value in self._login_fields.items():
-                fields[name] = value if isinstance(value, str) else value()
-            error.login_url = fill_template(self._login_url, fields)
-        return error
+        return self._page.address(error)
 
     # -- obtaining ----------------------------------------------------------------------------------------------
+
+    def _begin(self, token: Token | Mapping[str, Any], *, once: bool) -> Session:
+        first, login_id = first_token(token, self._policy.default_lifetime), secrets.token_hex(16)
+        flow = changes.login(self.key, login_id, first, fingerprint(first), once=once)
+        session = driving.change(flow, self._cell, self._grant)
+        self._cell.adopt(session)
+        if session.login == login_id:
+            self.tell(LoggedIn(self.key))
+        return session
 
     def _current(self, resource: str | None) -> Token | Need:
         found = self._desk.current(resource)
@@ -274,14 +287,11 @@ class TokenManager:
         return self._cell.join(need, plan, self._grant, waits=waits)
 
     def _refresh_ahead(self, need: Need) -> None:
-        if not self._at_login():
+        if not self._page.is_here():
             self._join(need, waits=False)
 
-    def _at_login(self) -> bool:
-        return self._on_login_page is not None and self._on_login_page()
-
     def _flow(self, need: Need, wait: float | None) -> Flow[Token]:
-        if self._at_login():
+        if self._page.is_here():
             message = f"the token of {self.key!r} is no longer good, and the program is on its login page"
             raise self.address(LoginRequired(message, key=self.key, reason="login_page"))
         return obtain(self.key, need, self._policy, self._policy.wait if wait is None else wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -12,7 +13,13 @@ from typing import Any, cast
 from unexpired._core.token import Token
 from unexpired.errors import ConfigurationError
 
-__all__ = ["first_token", "seed_from_environ", "seed_from_file"]
+__all__ = ["fingerprint", "first_token", "seed_from_environ", "seed_from_file"]
+
+
+def fingerprint(token: Token | str) -> str:
+    """What tells one seed from another, and nothing of what is in it."""
+    parts = (token,) if isinstance(token, str) else (token.access_token, token.refresh_token or "")
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def first_token(seed: Token | Mapping[str, Any], lifetime: float | None = None) -> Token | str:

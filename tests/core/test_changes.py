@@ -7,6 +7,7 @@ import pytest
 from tests.core.harness import EPOCH, KEY, LOGIN, World, session, token
 from unexpired._core import changes
 from unexpired._core.effects import Revoke
+from unexpired._core.session import Session
 from unexpired._core.token import Token
 from unexpired.errors import StoreError
 
@@ -137,3 +138,31 @@ def test_a_record_that_never_holds_still_is_an_error() -> None:
         with pytest.raises(StoreError, match=f"the {word} of .*kept changing") as caught:
             world.drive(flow)
         assert caught.value.key == KEY
+
+
+def test_a_seed_is_stored_once() -> None:
+    """The answer that began a session is not stored again over what became of it; another one is."""
+    world = World()
+    first = token("AT-1")
+    begun = world.drive(changes.login(KEY, "login-1", first, "seed-1", once=True))
+    world.others_refresh()
+    assert world.drive(changes.login(KEY, "login-2", first, "seed-1", once=True)) is world.record
+    assert world.stored.login == begun.login
+    world.others_log_out()
+    assert world.drive(changes.login(KEY, "login-3", first, "seed-1", once=True)).ended is not None
+    assert world.drive(changes.login(KEY, "login-4", token("AT-9"), "seed-9", once=True)).login == "login-4"
+
+
+def test_of_many_processes_with_one_seed_one_begins_the_session() -> None:
+    """Who finds the same seed stored at the moment of storing takes that session."""
+    world = World()
+    other = Session.begin(KEY, "login-1", token("AT-1"), "seed-1")
+    world.before("Swap", 1, lambda: setattr(world, "record", other))
+    assert world.drive(changes.login(KEY, "login-2", token("AT-1"), "seed-1", once=True)) is other
+
+
+def test_a_login_replaces_even_what_the_same_answer_began() -> None:
+    """`login` means it: a login handler that stores the same answer twice gets a new session."""
+    world = World()
+    world.drive(changes.login(KEY, "login-1", token("AT-1"), "seed-1"))
+    assert world.drive(changes.login(KEY, "login-2", token("AT-1"), "seed-1")).login == "login-2"

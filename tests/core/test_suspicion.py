@@ -87,7 +87,7 @@ def test_a_burst_of_refusals_of_one_token_is_one_strike() -> None:
 def test_a_freshly_minted_token_that_is_refused_starts_nothing() -> None:
     """The refusal of the token that the last refusal brought is left alone until it is older than the pause."""
     _, known = refuses(None, OLD, 0.0, 0.5)
-    assert refuses(known, NEW, known.pause - 0.01, 0.5) == (False, known)
+    assert refuses(known, NEW, known.pause - 0.01, 0.5) == (False, replace(known, told=True))
     allowed, after = refuses(known, NEW, known.pause, 0.5)
     assert allowed
     assert (after.token, after.strikes, after.pause) == (NEW, 1, 1.5)

@@ -226,5 +226,10 @@ def test_an_expiry_that_is_no_number_is_as_good_as_none() -> None:
         made = Token("AT", expires_at=odd, lifetime=odd)
         assert (made.with_lifetime(None, 100.0).expires_at, made.with_lifetime(None, 100.0).lifetime) == (None, None)
         assert made.with_lifetime(60.0, 100.0).expires_at == 160.0
-    known = Token("AT", expires_at=5.0)
+    known = Token("AT", expires_at=5.0, lifetime=7.0)
     assert known.with_lifetime(60.0, 100.0) is known
+
+
+def test_a_lifetime_follows_from_an_expiry() -> None:
+    """A token made by hand with an expiry only gets its lifetime, so short ones last (scenario 66)."""
+    assert Token("AT", expires_at=115.0).with_lifetime(None, 100.0).lifetime == 15.0

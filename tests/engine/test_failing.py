@@ -135,7 +135,10 @@ def test_a_valid_token_is_served_while_the_server_is_away() -> None:
     assert manager.token().access_token == "access 0"
     until(lambda: failed)
     assert failed[0].callers == 0
+    begun: list[object] = []
+    manager._desk._refresh_ahead = begun.append
     assert [manager.token().access_token for _ in range(50)] == ["access 0"] * 50
+    assert begun == [], "no flight is started that could only repeat the failure"
     assert grant.calls == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.staging import KINDS, Attempt, Crowd, Kind, aboard, manager_for, until
 from unexpired import Session, Token
-from unexpired._core.effects import Redeem, Renew
+from unexpired._core.effects import Redeem, Renew, Sleep
 from unexpired._core.flight import Plan
 from unexpired._core.policy import Policy
 from unexpired._engine import asking
@@ -91,11 +91,22 @@ def test_a_grant_object_of_ones_own() -> None:
         assert manager_for(grant).token().access_token == "access 1"
 
 
-def test_a_renewal_without_a_lease_does_nothing() -> None:
-    """A flight that has given its lease back asks nobody to renew it."""
+@pytest.fixture
+def flying() -> Flying:
+    """A flight that nobody has started."""
     manager = manager_for(Odd(None))
-    flying = Flying(manager._cell, Plan("default", Policy(), "me"), manager._grant)
+    return Flying(manager._cell, Plan("default", Policy(), "me"), manager._grant)
+
+
+def test_a_renewal_without_a_lease_does_nothing(flying: Flying) -> None:
+    """A flight that has given its lease back asks nobody to renew it."""
     assert flying._perform(Renew()) is None
+
+
+def test_the_end_of_the_process_cuts_a_long_pause_short(flying: Flying, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flight that pauses while the main thread ends is told so at once, not after its pause."""
+    monkeypatch.setattr("unexpired._engine.flying.main_is_over", lambda: True)
+    assert Attempt(lambda: flying._perform(Sleep(3600.0))).result() is False
 
 
 def test_ctrl_c_on_the_main_thread_is_not_part_of_the_answer() -> None:

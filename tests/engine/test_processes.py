@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.script import run
 from tests.engine.staging import EXPIRED, Attempt, Crowd, Server, manager_for
-from unexpired import LoginRequired, TokenManager
+from unexpired import LoginRequired, Session, TokenManager
 from unexpired._engine import circles
 from unexpired._engine.flying import Flying
 from unexpired.stores import FileStore
@@ -83,6 +83,34 @@ def test_what_was_not_sent_is_not_sent_at_exit(form: str, tmp_path: Path) -> Non
     session = store.load("default")
     assert session is not None
     assert (session.intent, session.failure) == (None, None)
+
+
+def test_nothing_is_sent_after_the_main_thread_has_ended(tmp_path: Path) -> None:
+    """A flight of nobody's that is about to send when the process ends does not, and takes its intent back."""
+    done = run(
+        tmp_path / "s",
+        """
+        class Slow(FileStore):
+            def swap(self, key, expected, new):
+                if new.intent is not None:
+                    about_to_send.set()
+                    main_is_over()
+                return super().swap(key, expected, new)
+
+        def wait():
+            with contextlib.suppress(Exception):
+                manager.token()
+
+        about_to_send = threading.Event()
+        manager = TokenManager(answer, store=Slow(sys.argv[1]))
+        manager.login(EXPIRED)
+        threading.Thread(target=wait, daemon=True).start()
+        about_to_send.wait(20)
+        """,
+    )
+    assert (done.status, done.calls) == (0, [])
+    assert done.session.intent is None
+    assert done.seconds < PROMPT
 
 
 def test_a_loop_closed_with_waiters_does_not_delay_the_exit(tmp_path: Path) -> None:
@@ -237,6 +265,21 @@ def test_a_child_forked_while_locks_are_held_does_not_hang(tmp_path: Path) -> No
         for lock in held:
             lock.release()
     assert status == 0
+
+
+def test_a_forked_child_is_another_owner(tmp_path: Path) -> None:
+    """What the child is redeeming is not taken for what its parent is (scenario 60)."""
+
+    def grant(session: Session) -> dict[str, object]:
+        assert session.intent is not None
+        with (tmp_path / "owners").open("a") as owners:
+            owners.write(session.intent.owner + "\n")
+        return {"access_token": "access", "expires_in": 60}
+
+    manager = manager_for(grant, store=FileStore(tmp_path / "s"))
+    manager.token()
+    assert _in_child(manager.refresh) == 0
+    assert len(set((tmp_path / "owners").read_text().split())) == 2
 
 
 def test_a_child_can_make_managers_while_the_parent_was_making_one(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tests.engine.staging import EXPIRED, FRESH, Attempt, Crowd, Server, aboard,
 from unexpired import TokenManager
 from unexpired.events import (
     Event,
+    FreshTokenRefused,
     LoggedIn,
     LoggedOut,
     RefreshStarted,
@@ -153,3 +154,17 @@ def test_events_are_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     }
     assert "LoggedIn(key='default')" in caplog.text
     assert "access 0" not in caplog.text
+
+
+def test_an_api_that_refuses_fresh_tokens_is_told_once_for_each_token() -> None:
+    """Withheld refreshes are no secret: the place and the pause are told, but not at every refusal."""
+    server = Server()
+    manager = manager_for(server, FRESH)
+    told: list[FreshTokenRefused] = []
+    manager.on(FreshTokenRefused, told.append)
+    fresh = manager.replacement(manager.token(), "https://api.test")
+    assert fresh is not None
+    for _ in range(3):
+        assert manager.replacement(fresh, "https://api.test") is None
+    assert [event.origin for event in told] == ["https://api.test"]
+    assert 0.5 <= told[0].pause <= 1.0

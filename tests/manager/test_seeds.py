@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.engine.staging import Server, manager_for
-from unexpired import ConfigurationError, seed_from_environ, seed_from_file
+from unexpired import ConfigurationError, Session, Token, TokenManager, seed_from_environ, seed_from_file
+from unexpired.events import LoggedIn
+from unexpired.seeds import fingerprint
+from unexpired.stores import MemoryStore
 
 
 def test_a_session_starts_from_a_file(tmp_path: Path) -> None:
@@ -51,3 +54,43 @@ def test_an_environment_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("UNEXPIRED_SCOPE", "all")
     with pytest.raises(ConfigurationError, match="neither UNEXPIRED_ACCESS_TOKEN nor UNEXPIRED_REFRESH_TOKEN"):
         seed_from_environ()
+
+
+def test_a_program_may_seed_at_every_start() -> None:
+    """The seed a session began with changes nothing later, nor does a new manager; another seed is a new login."""
+    store, calls, seed = MemoryStore(), [], {"access_token": "AT", "refresh_token": "RT", "expires_in": -1}
+
+    def grant(session: Session) -> dict[str, object]:
+        calls.append(session.refresh_token)
+        return {"access_token": f"AT-{len(calls)}", "refresh_token": f"RT-{len(calls)}", "expires_in": 300}
+
+    def start() -> tuple[TokenManager, list[LoggedIn]]:
+        manager, begun = TokenManager(grant, store=store), list[LoggedIn]()
+        manager.on(LoggedIn, begun.append)
+        manager.seed(seed)
+        assert manager.token().access_token == "AT-1"
+        return manager, begun
+
+    assert [len(start()[1]) for _ in range(3)] == [1, 0, 0]
+    assert calls == ["RT"]
+    manager, _ = start()
+    manager.seed({"refresh_token": "RT-other"})
+    assert manager.token().access_token == "AT-2"
+    manager.seed({"refresh_token": "RT-other"})
+    assert manager.token().access_token == "AT-2"
+    assert calls == ["RT", "RT-other"]
+
+
+def test_a_fingerprint_tells_seeds_apart_and_shows_nothing() -> None:
+    """Tokens, refresh tokens and their order count; odd characters do no harm."""
+    seeds: list[Token | str] = [
+        Token("a"),
+        Token("b"),
+        Token("a", refresh_token="b"),
+        Token("b", refresh_token="a"),
+        "a",
+        "\ud800",
+    ]
+    found = [fingerprint(seed) for seed in seeds]
+    assert len(set(found)) == len(seeds)
+    assert {len(one) for one in found} == {32}

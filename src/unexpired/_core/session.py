@@ -75,13 +75,17 @@ class Session:
     intent: Intent | None = None
     failure: Failure | None = None
     ended: Ended | None = None
+    seed: str = field(default="", repr=False)
 
     @classmethod
-    def begin(cls, key: str, login: str, token: Token | str) -> Session:
-        """The first version of a new login that brought *token*, or only a refresh token (a string)."""
+    def begin(cls, key: str, login: str, token: Token | str, seed: str = "") -> Session:
+        """The first version of a new login that brought *token*, or only a refresh token (a string).
+
+        *seed* is the fingerprint of what it brought, so that the same is not taken for a new login later.
+        """
         if isinstance(token, str):
-            return cls(key, login, 1, token)
-        return cls(key, login, 0).minted(token)
+            return cls(key, login, 1, token, seed=seed)
+        return cls(key, login, 0, seed=seed).minted(token)
 
     def minted(self, token: Token, resource: str | None = None) -> Session:
         """The next version, which stores *token*. What the answer omits is kept (RFC 6749 §6)."""
@@ -112,7 +116,7 @@ class Session:
 
     def over(self, reason: str, at: float) -> Session:
         """The next version, which is ended and holds nothing to steal."""
-        return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at))
+        return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at), seed=self.seed)
 
     def same_version(self, other: Session | None) -> bool:
         """Whether *other* is this very version of this very login: what a store's `swap` compares."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unexpired._core.token import Token
 
@@ -19,6 +19,7 @@ class Suspicion:
     token: Token = field(repr=False)
     pause: float
     strikes: int = 0
+    told: bool = False
 
 
 def refuses(known: Suspicion | None, token: Token, age: float, chance: float) -> tuple[bool, Suspicion]:
@@ -31,7 +32,7 @@ def refuses(known: Suspicion | None, token: Token, age: float, chance: float) ->
     if not token.later_than(known.token):
         return True, known
     if age < known.pause:
-        return False, known
+        return False, replace(known, told=True)
     return True, Suspicion(token, _pause(known.strikes + 1, chance), known.strikes + 1)
 
 

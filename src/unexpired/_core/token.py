@@ -86,10 +86,12 @@ class Token:
         return min(leeway, max(self.lifetime, 0.0) * share)
 
     def with_lifetime(self, lifetime: float | None, now: float) -> Token:
-        """This token, living *lifetime* seconds from UNIX time *now* if nobody named its expiry (None: unknown)."""
-        known = self.expires_at is not None and math.isfinite(self.expires_at)
-        if known or (lifetime is None and self.expires_at is None):
-            return self
+        """This token with both its expiry and its lifetime, as of UNIX time *now*.
+
+        One follows from the other; where neither is named, it lives *lifetime* seconds (None: unknown).
+        """
+        if self.expires_at is not None and math.isfinite(self.expires_at):
+            return self if self.lifetime is not None else replace(self, lifetime=self.expires_at - now)
         return replace(self, lifetime=lifetime, expires_at=None if lifetime is None else now + lifetime)
 
     def later_than(self, other: Token) -> bool:

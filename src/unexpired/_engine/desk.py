@@ -17,6 +17,7 @@ from unexpired._engine.cell import Cell, Held, View
 from unexpired._engine.clock import boot, instant
 from unexpired._engine.flying import Flying
 from unexpired.errors import StoreError
+from unexpired.events import FreshTokenRefused
 
 __all__ = ["Desk", "Warm"]
 
@@ -77,8 +78,11 @@ class Desk:
         held = self._look().held.get(carried.resource)
         age = boot() - held.since if held is not None else 0.0
         chance = random.random()  # noqa: S311 - spreads refreshes, guards nothing
-        allowed, suspicion = refuses(suspicions.get(place), found.than, age, chance)
+        known = suspicions.get(place)
+        allowed, suspicion = refuses(known, found.than, age, chance)
         suspicions[place] = suspicion
+        if suspicion.told and not (known is not None and known.told):
+            self._cell.listeners.tell(FreshTokenRefused(self._cell.key, origin, suspicion.pause))
         for oldest in list(suspicions)[:-_PLACES]:
             suspicions.pop(oldest, None)
         return found if allowed else None

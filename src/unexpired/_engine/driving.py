@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unexpired._core import effects
 from unexpired._engine import asking
-from unexpired._engine.clock import TICK, boot, instant, main_is_over
+from unexpired._engine.clock import TICK, boot, instant
 from unexpired._engine.flying import Flying
 from unexpired._engine.rooms import async_sleep
 from unexpired.errors import StoreError
@@ -58,12 +58,9 @@ async def adrive(flow: Flow[R], join: Joiner) -> R:
 
 
 def _sleep(seconds: float) -> bool:
-    """Sleep, but not on a daemon thread of a process that is ending."""
     until = boot() + seconds
     pause = threading.Event()
     while (left := until - boot()) > 0:
-        if main_is_over() and threading.current_thread().daemon:
-            return False
         pause.wait(min(left, TICK))
     return True
 

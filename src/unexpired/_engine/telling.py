@@ -20,6 +20,7 @@ _LEVELS: dict[type[events.Event], int] = {
     events.RefreshFailed: logging.WARNING,
     events.Unsaved: logging.ERROR,
     events.RequestReplayed: logging.DEBUG,
+    events.FreshTokenRefused: logging.WARNING,
     events.SessionEnded: logging.WARNING,
     events.LoggedIn: logging.INFO,
     events.LoggedOut: logging.INFO,
