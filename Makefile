@@ -27,11 +27,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help demo test test-all test-core-all lint fmt types bench crash simulate api clean
+.PHONY: help demo test test-all test-core-all lint fmt types bench crash api clean
+
+SIMULATION := $(wildcard tests/simulation)
+LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)$(if $(SIMULATION),, | grep -v '^simulate:')
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
-		| column -t -s '|' 2>/dev/null || grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+	@$(LISTED) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
+		| column -t -s '|' 2>/dev/null || $(LISTED)
 
 # ---- set-up -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +104,8 @@ bench: $(VENV)/.dev-installed ## the figures, each beside its floor (BENCH_ARGS=
 crash: $(VENV)/.dev-installed $(SERVERS) ## the tests that kill processes or rotate for minutes
 	$(BIN)/python -m pytest -m crash
 
-ifneq ($(wildcard tests/simulation),)
+ifneq ($(SIMULATION),)
+.PHONY: simulate
 simulate: $(VENV)/.dev-installed ## many flights of many processes under a seeded scheduler
 	$(BIN)/python -m pytest -m '' tests/simulation
 endif

@@ -10,7 +10,7 @@ import tracemalloc
 import httpx2
 
 from benchmarks.measure import Row, median
-from unexpired import TokenManager
+from unexpired import Token, TokenManager
 from unexpired.clients.httpx2 import TokenAuth
 from unexpired.stores import MemoryStore
 
@@ -76,22 +76,29 @@ def _tail() -> Row:
 
 
 def _p99(*, background: bool) -> float:
-    enough = threading.Event()
+    enough, entered, left = threading.Event(), threading.Event(), threading.Event()
 
     def grant(_: object) -> dict[str, object]:
+        entered.set()
         enough.wait()
+        left.set()
         return ANSWER
 
     manager = TokenManager(grant, store=MemoryStore(), key="tail", deadline=60)
     manager.login({**ANSWER, "expires_in": 3600})
     if background:
-        manager.login({**ANSWER, "access_token": "b", "expires_at": time.time() + 60, "expires_in": None})
+        manager.login(Token("b", expires_at=time.time() + 100, lifetime=3600, refresh_token="r"))
+        manager.token()
+        if not entered.wait(10):
+            raise RuntimeError("no refresh began in the background")
     latencies = []
     with httpx2.Client(transport=httpx2.MockTransport(_respond), auth=TokenAuth(manager)) as client:
         for _ in range(CALLS // 7):
             start = time.perf_counter()
             client.get("http://api.test/")
             latencies.append(time.perf_counter() - start)
+    if background and left.is_set():
+        raise RuntimeError("the refresh ended before the calls did")
     enough.set()
     return sorted(latencies)[int(len(latencies) * 0.99)]
 

@@ -1,4 +1,4 @@
-"""Makes expired access tokens a non-event: one refresh for every thread, task, process and machine."""
+"""Makes expired access tokens a non-event: one refresh for every thread, task and process."""
 
 from __future__ import annotations
 

@@ -143,10 +143,18 @@ class NotSent(GrantError):
 class Refused(GrantError):
     """The server answered with an OAuth error (RFC 6749 §5.2), or with 400/401 and nothing readable.
 
-    *error* is the code, ``invalid_grant`` for a login that is over, or None when the server gave none.
+    *error* is the code, ``invalid_grant`` for a login that is over, which is what a function of your own means by
+    it without further words, or None when the server gave none.
     """
 
-    def __init__(self, message: str, *, error: str | None, key: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str | None = "invalid_grant",
+        key: str | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message, key=key)
         self.error = error
         self.status = status

@@ -16,15 +16,16 @@ from unexpired._core.policy import Policy
 from unexpired._core.ports import Grant, GrantFunction, Store
 from unexpired._core.session import Session
 from unexpired._core.token import Token
-from unexpired._engine import driving
+from unexpired._engine import arguments, driving
 from unexpired._engine.cell import cell_for
 from unexpired._engine.clock import boot
 from unexpired._engine.desk import Desk
+from unexpired._engine.exchange import Exchange
 from unexpired._engine.flying import Flying
 from unexpired._engine.login_page import LoginPage
 from unexpired._engine.telling import Listener
-from unexpired.errors import ConfigurationError, LoginRequired
-from unexpired.events import Event, LoggedIn, LoggedOut, SessionEnded
+from unexpired.errors import LoginRequired
+from unexpired.events import Event, LoggedIn, LoggedOut
 from unexpired.grants import as_grant
 from unexpired.seeds import fingerprint, first_token
 
@@ -73,23 +74,26 @@ class TokenManager:
         login_fields: Mapping[str, str | Callable[[], str]] | None = None,
         on_login_page: Callable[[], bool] | None = None,
     ) -> None:
-        durations = (leeway, refresh_ahead, deadline, lease_wait, wait, patience, default_lifetime or 0.0)
-        if not key or min(durations) < 0 or deadline == 0:
-            raise ConfigurationError("a manager needs a key, durations of 0 s or more, and a deadline above 0 s")
         if store is None:
             from unexpired.stores.file import FileStore  # noqa: PLC0415 - not needed with another store
 
             store = FileStore()
+        durations: dict[str, Any] = {
+            "leeway": leeway,
+            "refresh_ahead": refresh_ahead,
+            "deadline": deadline,
+            "lease_wait": lease_wait,
+            "wait": wait,
+            "patience": patience,
+            "default_lifetime": default_lifetime,
+        }
+        arguments.check_key(key)
+        arguments.check_store(store)
+        arguments.check_durations(**durations)
         self.key = key
         self._grant = as_grant(grant)
         self._policy = Policy(
-            leeway=leeway,
-            refresh_ahead=refresh_ahead,
-            deadline=deadline,
-            lease_wait=lease_wait,
-            wait=wait,
-            patience=patience,
-            default_lifetime=default_lifetime,
+            **durations,
             reuse_grace=self._grant.reuse_grace,
             spends_refresh_token=self._grant.spends_refresh_token,
         )
@@ -98,10 +102,12 @@ class TokenManager:
         self._owner = secrets.token_hex(8)
         self._desk = Desk(self._cell, self._policy, self._refresh_ahead)
         self._stamp = self._cell.stamp
-        self.suspicions = self._cell.suspicions
+        self.exchange = Exchange(
+            self._cell, self._desk, self._grant, self._page, obtain=self._settle, aobtain=self._asettle
+        )
 
     def __repr__(self) -> str:
-        return f"TokenManager({self._grant!r}, key={self.key!r})"
+        return f"TokenManager({self._grant!r}, store={self._cell.store!r}, key={self.key!r})"
 
     # -- tokens -------------------------------------------------------------------------------------------------
 
@@ -140,6 +146,7 @@ class TokenManager:
         When a newer one exists already it is returned and nothing is refreshed. A token that this manager never gave
         out counts as older than the current one. Raises like `token`.
         """
+        arguments.check_resource(resource)
         found = self._desk.after(rejected, resource)
         return found if isinstance(found, Token) else self._obtain(found, wait)
 
@@ -147,6 +154,7 @@ class TokenManager:
         self, rejected: Token | str | None = None, *, resource: str | None = None, wait: float | None = None
     ) -> Token:
         """`refresh`, for asyncio and trio."""
+        arguments.check_resource(resource)
         found = self._desk.after(rejected, resource)
         return found if isinstance(found, Token) else await self._aobtain(found, wait)
 
@@ -187,7 +195,7 @@ class TokenManager:
         if done is not None:
             over, revoked = done
             self._cell.adopt(over)
-            self.tell(LoggedOut(self.key, revoked))
+            self.exchange.tell(LoggedOut(self.key, revoked))
 
     async def alogout(self) -> None:
         """`logout`, for asyncio and trio."""
@@ -208,6 +216,7 @@ class TokenManager:
 
         Callbacks run after the waiting callers were woken, on the flight's thread; their exceptions are logged.
         """
+        arguments.check_listener(event_type, callback)
         listener = Listener(event_type, callback, self._owner)
         self._cell.listeners.add(listener)
         return lambda: self._cell.listeners.remove(listener)
@@ -222,64 +231,24 @@ class TokenManager:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- for adapters -------------------------------------------------------------------------------------------
-
-    def replacement(self, carried: Token, origin: str) -> Token | None:
-        """A newer token than *carried*, which the API at *origin* refused; None when it should not be replaced."""
-        found = self._desk.replacement(carried, origin)
-        token = self._obtain(found, None) if isinstance(found, Need) else found
-        return None if token is None or token.access_token == carried.access_token else token
-
-    async def areplacement(self, carried: Token, origin: str) -> Token | None:
-        """`replacement`, for asyncio and trio."""
-        found = self._desk.replacement(carried, origin)
-        token = await self._aobtain(found, None) if isinstance(found, Need) else found
-        return None if token is None or token.access_token == carried.access_token else token
-
-    def newer(self, carried: Token) -> Token | None:
-        """A newer token than *carried*, if there already is one."""
-        return self._desk.newer(carried)
-
-    def accepted(self, token: Token, origin: str) -> None:
-        """The API at *origin* took *token*."""
-        self._desk.accepted(token, origin)
-
-    def end(self, carried: Token) -> bool:
-        """The API said *carried*'s login is over: end it, unless a newer token exists. Whether this ended it."""
-        flow = changes.end(self.key, carried, "login_required")
-        session, ended = driving.change(flow, self._cell, self._grant)
-        self._cell.adopt(session)
-        if ended and session is not None:
-            self.tell(SessionEnded(self.key, session.version, "login_required"))
-        return ended
-
-    async def aend(self, carried: Token) -> bool:
-        """`end`, for asyncio and trio."""
-        return await driving.in_thread(lambda: self.end(carried))
-
-    def tell(self, event: Event) -> None:
-        """Tell the listeners and the log."""
-        self._cell.listeners.tell(event)
-
-    def address(self, error: LoginRequired) -> LoginRequired:
-        """*error* with the address of the login page, if this manager knows one."""
-        return self._page.address(error)
-
     # -- obtaining ----------------------------------------------------------------------------------------------
 
     def _begin(self, token: Token | Mapping[str, Any], *, once: bool) -> Session:
+        arguments.check_token(token)
         first, login_id = first_token(token, self._policy.default_lifetime), secrets.token_hex(16)
         flow = changes.login(self.key, login_id, first, fingerprint(first), once=once)
         session = driving.change(flow, self._cell, self._grant)
         self._cell.adopt(session)
         if session.login == login_id:
-            self.tell(LoggedIn(self.key))
+            self._cell.suspicions.clear()
+            self.exchange.tell(LoggedIn(self.key))
         return session
 
     def _current(self, resource: str | None) -> Token | Need:
+        arguments.check_resource(resource)
         found = self._desk.current(resource)
         if isinstance(found, Session) or found is None:
-            raise self.address(gone(self.key, found))
+            raise self._page.address(gone(self.key, found))
         return found
 
     def _join(self, need: Need, *, waits: bool = True) -> Flying:
@@ -293,17 +262,23 @@ class TokenManager:
     def _flow(self, need: Need, wait: float | None) -> Flow[Token]:
         if self._page.is_here():
             message = f"the token of {self.key!r} is no longer good, and the program is on its login page"
-            raise self.address(LoginRequired(message, key=self.key, reason="login_page"))
+            raise self._page.address(LoginRequired(message, key=self.key, reason="login_page"))
         return obtain(self.key, need, self._policy, self._policy.wait if wait is None else wait)
+
+    def _settle(self, found: Need | Token | None) -> Token | None:
+        return self._obtain(found, None) if isinstance(found, Need) else found
+
+    async def _asettle(self, found: Need | Token | None) -> Token | None:
+        return await self._aobtain(found, None) if isinstance(found, Need) else found
 
     def _obtain(self, need: Need, wait: float | None) -> Token:
         try:
             return driving.drive(self._flow(need, wait), self._join)
         except LoginRequired as error:
-            raise self.address(error) from None
+            raise self._page.address(error) from None
 
     async def _aobtain(self, need: Need, wait: float | None) -> Token:
         try:
             return await driving.adrive(self._flow(need, wait), self._join)
         except LoginRequired as error:
-            raise self.address(error) from None
+            raise self._page.address(error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ SCENES = [
     "fail-invalid-grant",
     "fail-transient",
 ]
-KEYS = {"scene", "callers", "served", "refreshes", "reuse_detected", "logged_out", "hung", "wall_s", "floor_s"}
+KEYS = {"scene", "ok", "callers", "served", "refreshes", "reuse_detected", "logged_out", "hung", "wall_s", "floor_s"}
 CALLERS, PROCESSES = 5, 2
 SVG = "{http://www.w3.org/2000/svg}"
 XHTML = "{http://www.w3.org/1999/xhtml}"
@@ -70,6 +71,7 @@ def test_a_scene_serves_every_caller_with_one_refresh(scene: str, objects: dict[
     found = objects[scene]
     callers = CALLERS * PROCESSES if scene.startswith("processes") else CALLERS
     assert set(found) == KEYS
+    assert found["ok"] is True
     assert (found["callers"], found["served"], found["refreshes"]) == (callers, callers, 1)
     assert (found["reuse_detected"], found["logged_out"], found["hung"]) == (0, 0, 0)
     # a refresh takes 0.05 s, and so does nothing that contains one
@@ -84,6 +86,7 @@ def test_a_failing_refresh_is_told_to_every_caller(
     """A failing refresh is tried once, every caller is told, and the login ends only if the server says so."""
     found = objects[scene]
     assert set(found) == KEYS | {"told"}
+    assert found["ok"] is True
     assert (found["served"], found["told"], found["refreshes"]) == (0, CALLERS, 1)
     assert (found["reuse_detected"], found["logged_out"], found["hung"]) == (0, logged_out, 0)
 
@@ -127,12 +130,36 @@ def test_through_a_pipe_there_is_a_plain_line_per_scene(tmp_path: Path) -> None:
     done = run(["demo", "--callers", "3", *chosen], TMPDIR=str(tmp_path), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    _, first, second, praise, picture = done.stdout.splitlines()
-    assert re.fullmatch(r"ok +bearer-known-tasks +3 callers +3 served +1 refresh +0 reuse .*", first)
-    assert re.fullmatch(r"ok +fail-transient +3 callers +3 told +1 refresh +0 reuse .*", second)
+    _, first, second, floor, praise, picture = done.stdout.splitlines()
+    assert re.fullmatch(r"ok +bearer-known-tasks +3 callers +3 served +1 refresh +0 reuse .* ratio \d\.\d\d", first)
+    assert re.fullmatch(r"ok +fail-transient +3 callers +3 told +1 refresh +0 reuse +\d+ ms +floor +\d+ ms", second)
+    assert floor == "floor: the same calls with a good token, plus one refresh, one after the other"
     assert praise.startswith("Every promise held: 6 callers in 2 scenes, 2 refreshes.")
     (written,) = tmp_path.glob("*.html")
     assert picture.endswith(str(written))
+
+
+@pytest.mark.parametrize(("columns", "shown"), [("100", "ratio"), ("60", "1 caller ")])
+def test_json_goes_to_the_pipe_and_progress_to_the_terminal(columns: str, shown: str) -> None:
+    """With `--json`, standard output holds only JSON; standard error, if a terminal, shows the table or its lines."""
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "unexpired", "demo", "--json", "--scene", "fail-transient", "--callers", "1"]
+    environment = os.environ | {"COLUMNS": columns, "LINES": "40", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
+        os.close(stderr)
+        seen = b"".join(iter(lambda: _read(terminal), b"")).decode()
+        printed = b"" if process.stdout is None else process.stdout.read()
+    os.close(terminal)
+    assert (process.returncode, [each["ok"] for each in json.loads(printed)]) == (0, [True])
+    assert "fail-transient" in seen
+    assert shown in seen
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so when nobody writes to it any more
+        return b""
 
 
 def test_list_names_every_scene() -> None:
@@ -166,13 +193,16 @@ def test_the_version_is_the_package_s() -> None:
     assert run(["--version"]).stdout == f"unexpired {version('unexpired')}\n"
 
 
-@pytest.mark.parametrize("package", ["click", "rich", "uvicorn"])
-def test_a_missing_package_is_one_sentence(package: str) -> None:
-    """Without the extra the command says in one sentence how to install it, and ends with status 2."""
-    code = (
-        "import sys; from unexpired.cli import main; "
-        f"sys.modules[{package!r}] = None; sys.exit(main(['demo', '--scene', 'fail-transient']))"
-    )
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        *((package, ["demo", "--scene", "fail-transient"]) for package in ("click", "rich", "uvicorn")),
+        ("click", ["-h"]),
+    ],
+)
+def test_a_missing_package_is_one_sentence(package: str, arguments: list[str]) -> None:
+    """Without the extra the command, its help too, says in one sentence how to install it, and ends with status 2."""
+    code = f"import sys; from unexpired.cli import main; sys.modules[{package!r}] = None; sys.exit(main({arguments!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     sentence = f"This command needs {package}, which is not installed: pip install 'unexpired[demo]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)

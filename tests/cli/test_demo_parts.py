@@ -22,7 +22,7 @@ from unexpired.cli import main
 from unexpired.cli._demo import live, processes, scenes
 from unexpired.cli._demo.dialects import DIALECTS
 from unexpired.cli._demo.report import page
-from unexpired.cli._demo.results import SERVED, WRONG, Attempt, Call, Refresh, Result, broken
+from unexpired.cli._demo.results import SERVED, WRONG, Attempt, Call, Refresh, Result, broken, counted, figures
 from unexpired.cli._demo.runners import Crew, TaskCrew, ThreadCrew
 from unexpired.cli._demo.waterfall import waterfall
 from unexpired.stores import FileStore, MemoryStore
@@ -74,18 +74,18 @@ def test_a_scene_that_went_well_breaks_no_promise(changes: dict[str, Any]) -> No
         ({"calls": [call(1), call(2, WRONG)]}, "1 of 2 callers got somebody else's response"),
         (
             {"calls": [call(1), call(2, "ReadTimeout")]},
-            "only 1 of 2 callers were served, the others got ReadTimeout",
+            "only 1 of 2 callers served, the others got ReadTimeout",
         ),
         (
             {**ENDED, "calls": [call(1, "LoginRequired"), call(2)]},
-            "only 1 of 2 callers were told LoginRequired, the others got served",
+            "only 1 of 2 callers told LoginRequired, the others got served",
         ),
         ({"refreshes": []}, "0 refreshes instead of 1"),
         ({"refreshes": [Refresh(100, 101, "rotated")] * 2}, "2 refreshes instead of 1"),
         ({"reuse_detected": 3}, "the server detected reuse 3 times"),
-        ({"revoked": 1}, "the server revoked 1 logins"),
+        ({"revoked": 1}, "the server revoked 1 login"),
         ({"cleared": True}, "the login was lost"),
-        ({"logins_ended": 1}, "the end of the login was reported 1 times, not 0"),
+        ({"logins_ended": 1}, "the end of the login was reported 1 time, not 0"),
         ({**ENDED, "logins_ended": 2}, "the end of the login was reported 2 times, not 1"),
         ({**ENDED, "cleared": False}, "the store still holds tokens"),
     ],
@@ -104,8 +104,9 @@ def test_a_broken_promise_makes_the_command_fail(
     assert main(["demo", "--json", "--scene", "bearer-server-threads", "--html", str(html)]) == 1
     said = capsys.readouterr()
     assert said.err == "Promise broken in bearer-server-threads: 2 refreshes instead of 1\n"
-    assert json.loads(said.out)[0]["refreshes"] == 2
-    assert "Promises were broken in 1 of 1 scenes." in html.read_text("utf-8")
+    (found,) = json.loads(said.out)
+    assert (found["ok"], found["refreshes"]) == (False, 2)
+    assert "Promises were broken in 1 of 1 scene." in html.read_text("utf-8")
 
 
 def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,13 +131,54 @@ def test_the_table_of_a_terminal_fits_80_columns(encoding: str, signs: str) -> N
         for index, name in enumerate(names):
             view.begin(name)
             view.stage("measuring the floor")
-            played = result(scene=name, wall_s=12.345, floor_s=11.345, **ENDED if name.startswith("fail") else {})
+            fails = name.startswith("fail")
+            crowd = [call(1, "LoginRequired")] * 2000 if fails else [call(1)] * 128_000
+            changes = ENDED if fails else {}
+            played = result(**changes | {"scene": name, "calls": crowd, "wall_s": 12.345, "floor_s": 11.345})
             view.end(played, ["a promise"] if index == 1 else [])
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw.getvalue().decode(encoding))
     assert "measuring the floor" in text
     assert max(len(line) for line in text.splitlines()) <= 80
-    last = [line.split() for line in text.splitlines()][-len(names) - 1 :]
-    assert [row[:2] for row in last if row] == [[signs[index == 1], name] for index, name in enumerate(names)]
+    head, *last = [line.split() for line in text.splitlines() if line.strip()][-len(names) - 1 :]
+    assert head == ["scene", *figures(result())]
+    assert last[0][2:] == ["128000", "128000", "1", "0", "12.3", "s", "11.3", "s", "1.09"]
+    assert last[-1][2:] == ["2000", "2000", "1", "0", "12.3", "s", "11.3", "s"]
+    assert [row[:2] for row in last] == [[signs[index == 1], name] for index, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "term", "table"), [("80", "xterm", True), ("79", "xterm", False), ("80", "dumb", False)]
+)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_narrow_terminal_gets_lines(
+    columns: str, term: str, table: bool, quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that would cut columns off, or cannot draw, gets a whole line per scene instead of the table."""
+    for name, value in {"COLUMNS": columns, "LINES": "40", "TERM": term, "FORCE_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    screen = io.StringIO()
+    with live.view_for(screen, ["one"], quiet=quiet) as view:
+        view.begin("one")
+        view.end(result(scene="one"), [])
+    assert ("ratio 1.07" not in screen.getvalue()) == table
+    assert ("refreshes" in screen.getvalue()) == table
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 callers"), (1, "1 caller"), (2, "2 callers")])
+def test_one_is_not_many(number: int, words: str) -> None:
+    """What is counted is singular for one."""
+    assert counted(number, "caller") == words
+    assert counted(number, "refresh", "refreshes").endswith("h") == (number == 1)
+
+
+def test_a_scene_that_fails_compares_with_nothing() -> None:
+    """Callers of a failing scene are told, not served, and there is no ratio."""
+    cells = figures(result(**ENDED))
+    assert (cells["served"], cells["told"], cells["ratio"]) == ("", "1", "")
+    document = page([result(**ENDED)])
+    assert "1 call in 1 scene, 1 refresh, no reuse detected, no calls left hanging." in document
+    assert "1 told" in document
+    assert "of the floor" not in document
 
 
 def test_only_a_terminal_gets_the_table() -> None:

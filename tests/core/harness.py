@@ -206,7 +206,7 @@ class World:
 
     def _sleep(self, effect: effects.Sleep) -> bool:
         self.slept.append(effect.seconds)
-        if not self.exiting:
+        if effect.patient or not self.exiting:
             self.boot += effect.seconds
         return not self.exiting
 

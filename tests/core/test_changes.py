@@ -156,7 +156,7 @@ def test_a_seed_is_stored_once() -> None:
 def test_of_many_processes_with_one_seed_one_begins_the_session() -> None:
     """Who finds the same seed stored at the moment of storing takes that session."""
     world = World()
-    other = Session.begin(KEY, "login-1", token("AT-1"), "seed-1")
+    other = Session.begin(KEY, "login-1", token("AT-1")).grown_from("seed-1", None)
     world.before("Swap", 1, lambda: setattr(world, "record", other))
     assert world.drive(changes.login(KEY, "login-2", token("AT-1"), "seed-1", once=True)) is other
 
@@ -166,3 +166,14 @@ def test_a_login_replaces_even_what_the_same_answer_began() -> None:
     world = World()
     world.drive(changes.login(KEY, "login-1", token("AT-1"), "seed-1"))
     assert world.drive(changes.login(KEY, "login-2", token("AT-1"), "seed-1")).login == "login-2"
+
+
+def test_a_login_in_between_is_not_undone_by_an_older_seed() -> None:
+    """A program that seeds at each start, and logs in for real one day, keeps the real login; so many are known."""
+    world = World()
+    world.drive(changes.login(KEY, "login-1", token("AT-1"), "seed-1", once=True))
+    for number in range(2, 9):
+        world.drive(changes.login(KEY, f"login-{number}", token(f"AT-{number}"), f"seed-{number}"))
+    assert world.drive(changes.login(KEY, "login-x", token("AT-1"), "seed-1", once=True)).login == "login-8"
+    assert len(world.stored.seeds) == 8
+    assert world.drive(changes.login(KEY, "login-9", token("AT-9"), "seed-9")).seeds[-1] == "seed-2"

@@ -76,7 +76,8 @@ def test_attributes_have_defaults_that_say_nothing() -> None:
     assert required.challenge == {}
     assert TemporarilyUnavailable("text").retry_after is None
     assert (NotSent("text").retry_after, NotSent("text").connecting) == (None, False)
-    assert Refused("text", error=None).status is None
+    assert (Refused("text").error, Refused("text").status) == ("invalid_grant", None)
+    assert Refused("text", error=None).error is None
     assert AnswerLost("text").refresh_token is None
     assert AnswerLost("text", refresh_token="RT").refresh_token == "RT"
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from unexpired.testing import ServerConfig, ServerHandle, running_server
+from unexpired import LoginRequired
+from unexpired.testing import API_FAULT_KINDS, FAULT_KINDS, ServerConfig, ServerHandle, running_server
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if page.stem != "template")])
@@ -79,10 +83,52 @@ def test_the_readme_dialects_reach_their_apis(server: ServerHandle, tmp_path: Pa
         close_later(names)
         if "Scheme(" in block:
             names["manager"].login(server.login())
-            server.expire()
-            assert names["client"].get("/list").json()["code"] == 0
+            for _ in range(2):
+                server.expire()
+                assert names["client"].get("/list").json()["code"] == 0
             served += 1
     assert served == 2
+    assert server.stats().reuse_detected == 0
+
+
+def test_the_readme_s_own_function_ends_a_dead_login(
+    server: ServerHandle, tmp_path: Path, close_later: CloseLater
+) -> None:
+    """When the server has revoked the login, the function of the README ends it, and says where to log in."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    for block in blocks(ROOT / "README.md"):
+        exec(made_real(block, server, tmp_path), names)
+        close_later(names)
+        if "FunctionGrant(" in block:
+            break
+    names["manager"].login(server.login())
+    server.revoke_family()
+    before = server.stats().token_posts
+    for _ in range(2):
+        with pytest.raises(LoginRequired) as over:
+            names["client"].get("/list")
+        assert (over.value.reason, over.value.login_url) == ("refused", "/login?redirect=%2Flist%3Fa%3D1&code=C1")
+    assert names["manager"].session().ended.reason == "refused"
+    assert server.stats().token_posts == before + 1
+
+
+def test_the_readme_s_program_run_eight_times_at_once(server: ServerHandle, tmp_path: Path) -> None:
+    """Eight processes of the first program, and two later ones, spend the seeded login on one refresh."""
+    program = tmp_path / "program.py"
+    source = made_real(blocks(ROOT / "README.md")[0], server, tmp_path)
+    program.write_text(f"{source}assert client.get('/api/customers').status_code == 200\n")
+    server.expire()
+    for count in (8, 1, 1):
+        programs = [subprocess.Popen([sys.executable, str(program)], env=os.environ) for _ in range(count)]
+        assert [each.wait(50) for each in programs] == [0] * count
+    assert (server.stats().refreshes, server.stats().reuse_detected) == (1, 0)
+
+
+def test_each_fault_of_the_server_is_explained() -> None:
+    """The page for test authors has every kind of fault in its two tables."""
+    page = (ROOT / "docs/how-to/test-your-program.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \|", page.partition("## Bad days")[2], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == FAULT_KINDS | API_FAULT_KINDS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -182,7 +182,7 @@ def test_an_unsaved_token_does_not_keep_the_process(tmp_path: Path) -> None:
                     raise StoreError("the disk is full")
                 return super().swap(key, expected, new)
 
-        manager = TokenManager(answer, store=Full(sys.argv[1]))
+        manager = TokenManager(answer, store=Full(sys.argv[1]), deadline=2)
         manager.login(EXPIRED)
         manager.on(Event, lambda event: print(type(event).__name__))
         print(manager.token().access_token)

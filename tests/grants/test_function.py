@@ -127,6 +127,41 @@ def test_a_wrong_answer_is_named_by_its_type(made: Made, wrong: object) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"code": 40005, "msg": "log in"}, ", but code, msg"),
+        ({"access_token": "", "expires_in": 60}, ", but access_token, expires_in"),
+        ({"access_token": 7}, ", but access_token"),
+        (dict.fromkeys("abcdefg", 1), ", but a, b, c, d, e"),
+        ({7: SECRET, "a\nb": 1, "x" * 41: 1, "code": 1, SECRET + "0" * 20: 1}, ", but code"),
+        ({"x" * 40: 1}, f", but {'x' * 40}"),
+        ({SECRET * 2: ""}, ""),
+        ({}, ""),
+    ],
+    ids=["code", "empty", "number", "many", "odd", "long", "key", "none"],
+)
+def test_an_answer_without_a_token_is_told_by_its_names(made: Made, answer: dict[Any, Any], told: str) -> None:
+    """A lost answer, with a few field names, never a value, and how to say that the login is over."""
+    with pytest.raises(AnswerLost) as caught:
+        redeem(made(lambda _: answer))
+    assert SECRET not in str(caught.value)
+    assert str(caught.value).endswith(
+        f" returned no usable access_token{told}: raise LoginRequired or Refused if it means that the login is over"
+    )
+    assert caught.value.refresh_token is None
+
+
+def test_a_refresh_token_without_an_access_token_is_kept(made: Made) -> None:
+    """The names are those that came; a refresh token that came with them is handed on to be saved."""
+    with pytest.raises(AnswerLost, match="access_token, but data: raise") as caught:
+        redeem(made(lambda _: {"data": {"r": "r1"}}), response_fields={"refresh_token": "data.r"})
+    assert caught.value.refresh_token == "r1"
+    with pytest.raises(AnswerLost) as caught:
+        redeem(made(lambda _: {"refresh_token": "r1\n"}))
+    assert caught.value.refresh_token is None
+
+
 def test_an_async_function_is_cancelled_when_its_time_is_over() -> None:
     """An async function that never answers is cancelled at the deadline: a lost answer (scenario 55)."""
     ended: list[str] = []
@@ -257,15 +292,6 @@ def test_as_grant_names_what_an_incomplete_grant_lacks() -> None:
     half: Any = Half()
     with pytest.raises(ConfigurationError, match="revoke, spends_refresh_token"):
         as_grant(half)
-
-
-def test_only_functions_make_a_grant() -> None:
-    """Something that cannot be called is refused at construction."""
-    wrong: Any = "https://id.example.com"
-    with pytest.raises(ConfigurationError):
-        FunctionGrant(wrong)
-    with pytest.raises(ConfigurationError):
-        FunctionGrant(print, revoke=wrong)
 
 
 def test_the_name_of_the_function_is_shown() -> None:

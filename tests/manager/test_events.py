@@ -144,8 +144,8 @@ def test_events_are_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "unexpired")
     manager = manager_for(Server(), None)
     manager.login(FRESH)
-    manager.tell(RequestReplayed("default", "https://api.example.com", 1))
-    manager.tell(Event("default"))
+    manager.exchange.tell(RequestReplayed("default", "https://api.example.com", 1))
+    manager.exchange.tell(Event("default"))
     levels = {record.unexpired_event: record.levelno for record in caplog.records}  # type: ignore[attr-defined]
     assert levels == {
         LoggedIn("default"): logging.INFO,
@@ -162,9 +162,9 @@ def test_an_api_that_refuses_fresh_tokens_is_told_once_for_each_token() -> None:
     manager = manager_for(server, FRESH)
     told: list[FreshTokenRefused] = []
     manager.on(FreshTokenRefused, told.append)
-    fresh = manager.replacement(manager.token(), "https://api.test")
+    fresh = manager.exchange.replacement(manager.token(), "https://api.test")
     assert fresh is not None
     for _ in range(3):
-        assert manager.replacement(fresh, "https://api.test") is None
+        assert manager.exchange.replacement(fresh, "https://api.test") is None
     assert [event.origin for event in told] == ["https://api.test"]
     assert 0.5 <= told[0].pause <= 1.0

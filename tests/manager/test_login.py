@@ -113,7 +113,7 @@ def test_async_login_and_logout_do_the_same(run: Callable[[Any], None], tmp_path
         session = await manager.alogin(FRESH)
         assert session.version == 1
         token = await manager.atoken()
-        assert await manager.aend(token)
+        assert await manager.exchange.aend(token)
         await manager.alogin(FRESH)
         await manager.alogout()
         with pytest.raises(LoginRequired):
@@ -201,10 +201,10 @@ def test_the_api_says_that_the_login_is_over() -> None:
     manager.on(SessionEnded, heard.append)
     old = manager.token()
     new = manager.refresh()
-    assert not manager.end(old)
+    assert not manager.exchange.end(old)
     assert manager.token().access_token == "access 1"
-    assert manager.end(new)
-    assert not manager.end(new)
+    assert manager.exchange.end(new)
+    assert not manager.exchange.end(new)
     assert heard == [SessionEnded("default", 3, "login_required")]
     with pytest.raises(LoginRequired) as error:
         manager.token()
@@ -214,7 +214,7 @@ def test_the_api_says_that_the_login_is_over() -> None:
 def test_ending_what_is_not_there_ends_nothing() -> None:
     """A token carried from a session that is gone from the store ends nothing."""
     manager = manager_for(Server(), None, store=MemoryStore())
-    assert not manager.end(Token("access", login="gone", minted=1))
+    assert not manager.exchange.end(Token("access", login="gone", minted=1))
 
 
 def test_a_login_is_told() -> None:

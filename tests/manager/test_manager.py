@@ -37,9 +37,10 @@ def test_the_default_store_is_a_file_store(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_its_repr_names_grant_and_key_and_no_secret() -> None:
     """`repr` is for people who debug, and for logs."""
     grant = FunctionGrant(Server())
-    manager = manager_for(grant, {**FRESH, "access_token": "secret-7"}, key="alice")
-    manager.token()
-    assert repr(manager) == f"TokenManager({grant!r}, key='alice')"
+    store = MemoryStore()
+    manager = TokenManager(grant, store=store, key="alice")
+    manager.login({**FRESH, "access_token": "secret-7"})
+    assert repr(manager) == f"TokenManager({grant!r}, store={store!r}, key='alice')"
     assert "secret-7" not in repr(manager)
 
 
@@ -86,7 +87,7 @@ def test_waiters_learn_where_to_log_in_too(kind: Kind) -> None:
     outcomes = Crowd(kind, 3, manager).outcomes()
     assert [outcome.login_url for outcome in outcomes if isinstance(outcome, LoginRequired)] == ["/login"] * 3
     given = LoginRequired("step up", login_url="/other")
-    assert manager.address(given).login_url == "/other"
+    assert manager.exchange.address(given).login_url == "/other"
 
 
 def test_a_login_url_with_an_unknown_field_is_refused() -> None:
@@ -139,20 +140,22 @@ def test_what_adapters_need() -> None:
     server, origin = Server(), "https://api.example.com"
     manager = manager_for(server, FRESH)
     old = manager.token()
-    assert manager.newer(old) is None
-    new = manager.replacement(old, origin)
+    assert manager.exchange.newer(old) is None
+    new = manager.exchange.replacement(old, origin)
     assert new is not None
     assert new.access_token == "access 1"
-    assert manager.newer(old) is new
-    assert manager.replacement(old, origin) is new
-    assert manager.replacement(new, origin) is None, "a token fresh from the server was refused: leave it alone"
-    assert asyncio.run(manager.areplacement(new, origin)) is None
+    assert manager.exchange.newer(old) is new
+    assert manager.exchange.replacement(old, origin) is new
+    assert manager.exchange.replacement(new, origin) is None, (
+        "a token fresh from the server was refused: leave it alone"
+    )
+    assert asyncio.run(manager.exchange.areplacement(new, origin)) is None
     assert server.calls == 1
-    elsewhere = asyncio.run(manager.areplacement(new, "https://other.example.com"))
+    elsewhere = asyncio.run(manager.exchange.areplacement(new, "https://other.example.com"))
     assert elsewhere is not None
-    manager.accepted(elsewhere, origin)
-    assert (None, origin) not in manager.suspicions
-    assert manager.replacement(elsewhere, origin) is not None
+    manager.exchange.accepted(elsewhere, origin)
+    assert (None, origin) not in manager.exchange.suspicions
+    assert manager.exchange.replacement(elsewhere, origin) is not None
     assert server.calls == 3
 
 
@@ -160,18 +163,18 @@ def test_an_accepted_token_clears_only_its_own_place() -> None:
     """Acceptance means nothing where nothing is suspected, and an older token's clears nothing."""
     manager = manager_for(Server(), FRESH)
     old = manager.token()
-    manager.accepted(old, "https://api.example.com")
-    manager.replacement(old, "https://api.example.com")
-    manager.accepted(old, "https://api.example.com")
-    manager.accepted(old, "https://other.example.com")
-    assert list(manager.suspicions) == [(None, "https://api.example.com")]
+    manager.exchange.accepted(old, "https://api.example.com")
+    manager.exchange.replacement(old, "https://api.example.com")
+    manager.exchange.accepted(old, "https://api.example.com")
+    manager.exchange.accepted(old, "https://other.example.com")
+    assert list(manager.exchange.suspicions) == [(None, "https://api.example.com")]
 
 
 def test_an_expired_token_is_no_newer_one() -> None:
     """`newer` never names a token that has expired, nor one of another resource."""
     manager = manager_for(Server(), EXPIRED)
-    assert manager.newer(Token("older")) is None
-    assert manager.newer(Token("older", resource="mail")) is None
+    assert manager.exchange.newer(Token("older")) is None
+    assert manager.exchange.newer(Token("older", resource="mail")) is None
 
 
 def test_a_refused_token_of_a_session_that_is_gone() -> None:
@@ -180,7 +183,7 @@ def test_a_refused_token_of_a_session_that_is_gone() -> None:
     token = manager.token()
     manager.logout()
     with pytest.raises(LoginRequired):
-        manager.replacement(token, "https://api.example.com")
+        manager.exchange.replacement(token, "https://api.example.com")
 
 
 def test_the_memory_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +191,8 @@ def test_the_memory_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(desk, "_PLACES", 3)
     manager = manager_for(Server(), FRESH)
     for number in range(5):
-        manager.replacement(manager.token(), f"https://{number}.example.com")
-    assert [origin for _, origin in manager.suspicions] == [f"https://{n}.example.com" for n in (2, 3, 4)]
+        manager.exchange.replacement(manager.token(), f"https://{number}.example.com")
+    assert [origin for _, origin in manager.exchange.suspicions] == [f"https://{n}.example.com" for n in (2, 3, 4)]
 
 
 def test_the_package_knows_its_version() -> None:

@@ -26,9 +26,11 @@ def test_a_session_starts_from_a_file(tmp_path: Path) -> None:
         ("secret-7", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ('["secret-7"]', "is not a JSON object"),
+        ('{"token": "secret-7"}', "is not a JSON object with an access_token or refresh_token"),
+        ('{"access_token": "", "refresh_token": null}', "is not a JSON object with an access_token"),
         (None, "cannot read a token"),
     ],
-    ids=["text", "deep", "list", "missing"],
+    ids=["text", "deep", "list", "other names", "empty", "missing"],
 )
 def test_a_file_that_is_no_seed(content: str | None, why: str, tmp_path: Path) -> None:
     """ConfigurationError that names the file and the reason, with no word of its content."""

@@ -118,3 +118,24 @@ def test_any_other_url_is_refused(url: str) -> None:
     """A URL that names no store is an error of configuration."""
     with pytest.raises(ConfigurationError, match="no store is called"):
         open_store(url)
+
+
+def test_a_store_in_memory_tells_how_much_is_in_it() -> None:
+    """`repr` tells two stores apart and shows no session."""
+    store = MemoryStore()
+    assert repr(store) == f"<MemoryStore at {id(store):#x}, sessions: 0>"
+    store.swap("key", None, FIRST)
+    assert repr(store) == f"<MemoryStore at {id(store):#x}, sessions: 1>"
+
+
+def test_a_store_in_files_tells_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`repr` names the directory; the default one is not fixed by having been shown, but by its first use."""
+    assert repr(FileStore(tmp_path)) == f"FileStore({str(tmp_path)!r})"
+    store = FileStore()
+    shown: list[str] = []
+    for name in ("one", "two", "three"):
+        monkeypatch.setenv("UNEXPIRED_HOME", str(tmp_path / name))
+        if name == "two":
+            assert store.load("key") is None
+        shown.append(repr(store))
+    assert shown == [f"FileStore({str(tmp_path / name)!r})" for name in ("one", "two", "two")]

@@ -133,6 +133,23 @@ def test_release_before_anybody_came(server: ServerHandle) -> None:
     assert refresh(server, server.login()["refresh_token"]).status == 200
 
 
+def test_logging_in_without_python(server: ServerHandle) -> None:
+    """A bare POST, as `curl -X POST` sends it, is a login; with fields it is that login."""
+    assert send(server, "POST", "/_control/login").json["scope"] == "api"
+    chosen = b'{"subject": "alice", "client_id": "public", "scope": "read"}'
+    assert send(server, "POST", "/_control/login", chosen).json["scope"] == "read"
+    assert server.stats().logins == 2
+
+
+def test_faults_can_be_written_short_on_the_wire(server: ServerHandle) -> None:
+    """A kind stands for a step or a rule there too."""
+    assert send(server, "POST", "/_control/faults", b'{"steps": "empty_400"}').status == 200
+    assert send(server, "POST", "/_control/api-faults", b'{"rules": ["forbid"]}').status == 200
+    login = server.login()
+    assert refresh(server, login["refresh_token"]).status == 400
+    assert send(server, "GET", "/api/x", headers=bearer(login)).status == 403
+
+
 @pytest.mark.parametrize(
     ("method", "name", "body", "status"),
     [
@@ -140,6 +157,7 @@ def test_release_before_anybody_came(server: ServerHandle) -> None:
         ("GET", "no-such", b"", 404),
         ("POST", "faults", b"{", 400),
         ("POST", "faults", b"[]", 400),
+        ("POST", "faults", b"{}", 400),
         ("POST", "faults", b'{"steps": 1}', 400),
         ("POST", "faults", b'{"steps": [1]}', 400),
         ("POST", "faults", b'{"steps": [{"kind": "html", "times": "x"}]}', 400),

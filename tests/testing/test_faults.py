@@ -40,6 +40,25 @@ def test_the_script_is_followed_and_ends(server: ServerHandle) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("steps", "statuses"),
+    [
+        ("503", [503, 200]),
+        (["503", "empty_400"], [503, 400, 200]),
+        (("503", {"kind": "429", "times": 2}), [503, 429, 429, 200]),
+        ({"kind": "status", "code": 418}, [418, 200]),
+        (iter(["429"]), [429, 200]),
+        ([], [200]),
+    ],
+    ids=["kind", "kinds", "mixed", "mapping", "iterator", "none"],
+)
+def test_steps_can_be_written_short(server: ServerHandle, steps: Any, statuses: list[int]) -> None:
+    """A kind stands for a step without settings, and one step for a list of one."""
+    token = server.login()["refresh_token"]
+    server.faults(steps)
+    assert [refresh(server, token).status for _ in statuses] == statuses
+
+
 def test_status(server: ServerHandle) -> None:
     """`status` answers the given code, headers and body without redeeming."""
     step = {"kind": "status", "code": 418, "headers": {"X-Odd": "yes"}, "body": "teapot"}
@@ -246,25 +265,40 @@ def test_every_kind_leaves_the_server_well(server: ServerHandle) -> None:
 
 
 @pytest.mark.parametrize(
-    "step",
+    ("step", "why"),
     [
-        {"kind": "no-such"},
-        {"kind": "hold"},
-        {"kind": "redirect"},
-        {"kind": "html", "colour": "red"},
-        {"kind": "html", "times": 0},
-        {"kind": "dribble", "bytes_per_second": 0},
-        {"kind": "timeout_after", "seconds": -1},
-        {},
+        ({"kind": "no-such"}, "unknown fault 'no-such'; the faults are: 429, 503,"),
+        ("reset", "unknown fault 'reset'; the faults are: .*reset_after_commit, reset_before_commit"),
+        ("hold", 'a hold needs a "name"'),
+        ({"kind": "redirect"}, 'a redirect needs "to", the URL'),
+        ({"kind": "html", "colour": "red"}, "a fault has no colour"),
+        ({"kind": "html", "times": 0}, "must be positive"),
+        ({"kind": "dribble", "bytes_per_second": 0}, "must be positive"),
+        ({"kind": "timeout_after", "seconds": -1}, "not negative"),
+        ({}, r'a step needs a "kind", as in \["503", {"kind": "429", "retry_after": 2}\]'),
+        ({"type": "503"}, 'a step needs a "kind"'),
+        (503, r'a step is a kind alone or with its settings, as in \["503", .*\], not int'),
+        (["503"], "not list"),
     ],
+    ids=str,
 )
-def test_nonsense(step: dict[str, Any]) -> None:
-    """A step that makes no sense is refused, and the script before it stands."""
+def test_nonsense(step: Any, why: str) -> None:
+    """A step that makes no sense is refused with what it lacks, and the script before it stands."""
     script = FaultScript()
-    script.load([{"kind": "html"}])
-    with pytest.raises(ValueError, match=r"."):
-        script.load([{"kind": "503"}, step])
+    script.load("html")
+    with pytest.raises(ValueError, match=why):
+        script.load(["503", step])
     left = script.next()
     assert left is not None
     assert left.kind == "html"
     assert script.next() is None
+
+
+@pytest.mark.parametrize("wrong", [503, None, b"503"], ids=str)
+def test_what_is_no_step(server: ServerHandle, wrong: Any) -> None:
+    """A handle says what a step or a rule looks like, and sends nothing."""
+    with pytest.raises(ValueError, match=r"a step is a kind .*, as in \[\"503\""):
+        server.faults(wrong)
+    with pytest.raises(ValueError, match=r"a rule is a kind .*, as in \[\"refuse\""):
+        server.api_faults(wrong)
+    assert refresh(server, server.login()["refresh_token"]).status == 200

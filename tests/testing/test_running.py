@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import inspect
 import ipaddress
 import json
 import logging
 import os
+import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -201,6 +205,51 @@ def test_command_line() -> None:
         assert refresh(server, login["refresh_token"]).status == 401
 
 
+def test_kept_without_input() -> None:
+    """With `--keep` the server does not look at its input, and serves until a signal comes."""
+    with started("--keep") as child:
+        server = ready(child)
+        assert child.stdin is not None
+        child.stdin.write(b"anything\n")
+        child.stdin.close()
+        for _ in range(20):
+            assert server.login()["token_type"] == "Bearer"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(TIMEOUT) == 0
+
+
+def helped(capsys: pytest.CaptureFixture[str]) -> str:
+    """What `--help` says, on one line."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--help` says when the server ends, how to log in without Python, and what each setting means and is."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = helped(capsys)
+    assert "ends as soon as its standard input ends or says anything" in text
+    assert "--keep do not look at standard input" in text
+    assert "curl -X POST URL/_control/login" in text
+    for each in dataclasses.fields(ServerConfig):
+        flag = re.escape("--" + each.name.replace("_", "-"))
+        assert re.search(rf"{flag}(, --no-[a-z-]+| VALUE) [A-Z][^`*]{{15,}}\. \(default: ", text), each.name
+    assert "--grace VALUE For how long the refresh token before the current one is still answered." in text
+
+
+def test_help_without_the_source(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only compiled files are installed the settings are listed with their defaults."""
+
+    def unreadable(_: object) -> str:
+        raise OSError("no source")
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr(inspect, "getsource", unreadable)
+    assert "--grace VALUE (default: 0.0)" in helped(capsys)
+
+
 def test_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A flag that makes no sense ends with status 2 and a sentence."""
     with pytest.raises(SystemExit) as ended:
@@ -210,13 +259,17 @@ def test_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without uvicorn both ways to start say, in one sentence, what to install."""
+    """Without uvicorn both ways to start say, in one sentence, what to install, and begin no thread."""
     for name in [*sys.modules]:
         if name.partition(".")[0] == "uvicorn" or name == "unexpired.testing._connection":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ImportError, match=r"pip install 'unexpired\[testing\]'"), running_server():
+    begun: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: begun.append(thread.name))
+    with pytest.raises(ImportError, match=r"pip install 'unexpired\[testing\]'") as error, running_server():
         pass
+    assert begun == []
+    assert error.value.__cause__ is None
     assert main([]) == 1
     assert "pip install 'unexpired[testing]'" in capsys.readouterr().err
 

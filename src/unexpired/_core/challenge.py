@@ -44,6 +44,7 @@ class Place:
 
     _allowed_name: ClassVar[re.Pattern[str]] = _TOKEN
     _forbidden_in_value: ClassVar[re.Pattern[str]] = re.compile(r"[\x00-\x1f\x7f]")
+    _must_be_trimmed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self._allowed_name.fullmatch(self.name):
@@ -76,7 +77,7 @@ class Place:
                 if not secret:
                     raise ConfigurationError(f"{self} needs {{{name}}}, and the token has none")
                 value += secret
-        if self._forbidden_in_value.search(value):
+        if self._forbidden_in_value.search(value) or (self._must_be_trimmed and value != value.strip()):
             raise ConfigurationError(f"{self}: the value has characters that are not allowed there")
         return value
 
@@ -93,6 +94,7 @@ class InQuery(Place):
 
     __slots__ = ()
     _allowed_name = re.compile(r"[^\x00-\x20\x7f]+")
+    _must_be_trimmed = False
 
 
 class InCookie(Place):

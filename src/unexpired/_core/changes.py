@@ -15,17 +15,17 @@ _TRIES = 100
 def login(key: str, login_id: str, token: Token | str, seed: str = "", *, once: bool = False) -> Flow[Session]:
     """Store a new login, whatever was there before. A record that cannot be read is set aside, not destroyed.
 
-    *seed* is the fingerprint of *token*. With *once*, the session that the same seed began is left as it is now.
+    *seed* is the fingerprint of *token*. With *once*, whatever has come after the same seed is left as it is now.
     """
-    begun = Session.begin(key, login_id, token, seed)
     for _ in range(_TRIES):
         try:
             current = yield from Load()
         except StoreError:
             yield from SetAside()
             continue
-        if once and current is not None and current.seed == seed:
+        if once and current is not None and seed in current.seeds:
             return current
+        begun = Session.begin(key, login_id, token).grown_from(seed, current)
         if (yield from Swap(current, begun)):
             return begun
     raise StoreError(f"the login of {key!r} could not be stored: its record kept changing", key=key)

@@ -114,9 +114,10 @@ class Draw(Effect[float]):
 
 @dataclass(frozen=True, slots=True)
 class Sleep(Effect[bool]):
-    """Wait. False when the process is exiting, and the wait was cut short."""
+    """Wait. False when the process is exiting: the wait was cut short, unless it is *patient*."""
 
     seconds: float
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

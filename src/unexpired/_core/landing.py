@@ -67,6 +67,9 @@ def read(said: object, sent: Instant, policy: Policy) -> Token | UnexpiredError:
     if isinstance(said, UnexpiredError):
         return said
     if isinstance(said, Token):
+        if not said.is_sound():
+            salvage = said.refresh_token if is_credential(said.refresh_token) else None
+            return AnswerLost("the grant returned a token with fields of the wrong type", refresh_token=salvage)
         token = said
     elif isinstance(said, Mapping):
         answer = cast("Mapping[str, Any]", said)
@@ -115,9 +118,11 @@ def _save(trip: Trip, token: Token) -> Flow[Outcome]:
 def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
     """Store a rotated refresh token and do not give up while the process lives.
 
-    After a few tries everybody here is served from memory. False: somebody logged in or out. None: exiting, unsaved.
+    After a few tries everybody here is served from memory. False: somebody logged in or out. None: unsaved; the
+    process is exiting, and has been kept from it for as long as a flight may take.
     """
     tries = 0
+    give_up: float | None = None
     while True:
         try:
             return (yield from Swap(trip.marked, new))
@@ -126,8 +131,10 @@ def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
             if tries == _TRIES_BEFORE_MEMORY:
                 yield from Publish(result, last=False)
                 yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
-        lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0))
-        if not lives and tries >= _TRIES_BEFORE_MEMORY:
+        lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0), patient=True)
+        instant = yield from Now()
+        give_up = instant.boot + trip.policy.deadline if give_up is None else give_up
+        if not lives and instant.boot >= give_up:
             return None
         try:
             yield from Renew()

@@ -48,6 +48,8 @@ def obtain(key: str, need: Need, policy: Policy, wait: float) -> Flow[Token]:
         if failure is None:
             raise TemporarilyUnavailable(f"no token for {key!r} within {wait:g} s", key=key, retry_after=1.0)
         pause = max(0.0, failure.retry_at - instant.wall)
+        if instant.exiting:
+            patience = 0.0
         if failure.kind in ("configuration", "store") or pause >= min(patience, until - instant.boot):
             raise _error(key, failure, pause)
         patience = 0.0

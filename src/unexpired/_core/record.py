@@ -31,7 +31,7 @@ def encode(session: Session) -> bytes:
         "login": session.login,
         "version": session.version,
         "refresh_token": session.refresh_token,
-        "seed": session.seed,
+        "seeds": list(session.seeds),
         "tokens": {resource or "": _token_document(token) for resource, token in session.tokens.items()},
     }
     if session.intent is not None:
@@ -122,7 +122,7 @@ def _session(document: Mapping[str, Any]) -> Session:
         intent=_intent(intent) if intent is not None else None,
         failure=_failure(failure) if failure is not None else None,
         ended=Ended(_str(ended["reason"]), _float(ended["at"])) if ended is not None else None,
-        seed=_str(document.get("seed", "")),
+        seeds=tuple(_str(one) for one in list(document.get("seeds", ()))),
     )
 
 

@@ -22,6 +22,7 @@ class Replace(Effect[Token | None]):
 
     carried: Token
     origin: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,10 @@ class Accepted(Effect[None]):
 
     token: Token
     origin: str
+    place: str = ""
 
 
-def replay(key: str, carried: Token, judgement: Judgement, origin: str) -> Flow[int]:
+def replay(key: str, carried: Token, judgement: Judgement, origin: str, place: str = "") -> Flow[int]:
     """Go on from the first refusal: how many times the request was sent again. The last answer is the caller's.
 
     One replay; a second one only with a token newer than the replay's that already exists. Raises LoginRequired when
@@ -72,7 +74,7 @@ def replay(key: str, carried: Token, judgement: Judgement, origin: str) -> Flow[
             nonces += 1
             token = carried if nonces == 1 else None
         elif replays == 0:
-            token = yield from Replace(carried, origin)
+            token = yield from Replace(carried, origin, place)
         elif replays == 1:
             token = yield from Newer(carried)
         else:
@@ -83,7 +85,7 @@ def replay(key: str, carried: Token, judgement: Judgement, origin: str) -> Flow[
             replays += 1
         carried = token
         judgement = yield from Send(token)
-    yield from Accepted(carried, origin)
+    yield from Accepted(carried, origin, place)
     return replays
 
 

@@ -14,6 +14,8 @@ __all__ = ["Ended", "Failure", "FailureKind", "Intent", "Session"]
 FailureKind = Literal["unreachable", "lost", "unexplained", "configuration", "expired", "unsaved", "store", "time"]
 """Why a flight brought no token; `configuration` asks for a change of settings, all others pass."""
 
+_SEEDS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -75,17 +77,19 @@ class Session:
     intent: Intent | None = None
     failure: Failure | None = None
     ended: Ended | None = None
-    seed: str = field(default="", repr=False)
+    seeds: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def begin(cls, key: str, login: str, token: Token | str, seed: str = "") -> Session:
-        """The first version of a new login that brought *token*, or only a refresh token (a string).
-
-        *seed* is the fingerprint of what it brought, so that the same is not taken for a new login later.
-        """
+    def begin(cls, key: str, login: str, token: Token | str) -> Session:
+        """The first version of a new login that brought *token*, or only a refresh token (a string)."""
         if isinstance(token, str):
-            return cls(key, login, 1, token, seed=seed)
-        return cls(key, login, 0, seed=seed).minted(token)
+            return cls(key, login, 1, token)
+        return cls(key, login, 0).minted(token)
+
+    def grown_from(self, seed: str, before: Session | None) -> Session:
+        """This session, knowing the fingerprint of what began it and of what began the last ones *before* it."""
+        earlier = before.seeds if before is not None else ()
+        return replace(self, seeds=(seed, *(one for one in earlier if one != seed))[:_SEEDS])
 
     def minted(self, token: Token, resource: str | None = None) -> Session:
         """The next version, which stores *token*. What the answer omits is kept (RFC 6749 §6)."""
@@ -116,7 +120,7 @@ class Session:
 
     def over(self, reason: str, at: float) -> Session:
         """The next version, which is ended and holds nothing to steal."""
-        return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at), seed=self.seed)
+        return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at), seeds=self.seeds)
 
     def same_version(self, other: Session | None) -> bool:
         """Whether *other* is this very version of this very login: what a store's `swap` compares."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from unexpired._core.token import Token
 
-__all__ = ["Suspicion", "accepts", "refuses"]
+__all__ = ["Suspicion", "accepts", "place_of", "refuses"]
+
+_PARTICULAR = re.compile(r"[^/]*[0-9][^/]*")
 
 LONGEST = 600.0
 """Seconds a token must be older than before its refusal at a suspicious place starts a flight, at most."""
@@ -20,6 +23,14 @@ class Suspicion:
     pause: float
     strikes: int = 0
     told: bool = False
+
+
+def place_of(method: str, path: str) -> str:
+    """What a request asks for, with what only tells one thing from its siblings (``/users/17``) left out.
+
+    One endpoint that refuses every token must not be seen as cured because others of its API accept them.
+    """
+    return f"{method} {_PARTICULAR.sub('*', path)}"
 
 
 def refuses(known: Suspicion | None, token: Token, age: float, chance: float) -> tuple[bool, Suspicion]:

@@ -75,9 +75,25 @@ class Token:
             extra=MappingProxyType({k: v for k, v in answer.items() if k not in _KNOWN}),
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tokens cross process borders; what the answer held besides travels as a plain mapping."""
+        fields = (self.access_token, self.token_type, self.expires_at, self.lifetime, self.scope, self.refresh_token)
+        return type(self), (*fields, self.id_token, dict(self.extra), self.resource, self.login, self.minted)
+
     def expired(self, now: float, leeway: float = 0.0) -> bool:
         """Whether it is expired at UNIX time *now*, or will be within *leeway* seconds (10 % of its life at most)."""
         return self.expires_at is not None and now >= self.expires_at - self.margin(leeway)
+
+    def is_sound(self) -> bool:
+        """Whether every field is of its type and can be stored: a token made by hand may be anything."""
+        texts: tuple[object, ...] = (self.token_type, self.scope, self.refresh_token, self.id_token, self.resource)
+        numbers: tuple[object, ...] = (self.expires_at, self.lifetime)
+        return (
+            is_credential(self.access_token)
+            and all(text is None or isinstance(text, str) for text in texts)
+            and all(number is None or _number(number) == number for number in numbers)
+            and isinstance(self.extra, Mapping)
+        )
 
     def margin(self, leeway: float, share: float = 0.1) -> float:
         """*leeway* seconds, but never more than *share* of the lifetime: short tokens must not refresh every call."""
@@ -111,8 +127,8 @@ _KNOWN = frozenset({"access_token", "token_type", "expires_in", "expires_at", "s
 
 
 def is_credential(value: object) -> TypeGuard[str]:
-    """Whether *value* can be sent as a token: text, with nothing in it that could end a header line."""
-    return isinstance(value, str) and bool(value) and value.isprintable() and not value.isspace()
+    """Whether *value* can be sent as a token: text that a header line can hold as it is."""
+    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
 
 def _text(value: object) -> str | None:

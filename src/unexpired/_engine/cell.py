@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from unexpired._core.effects import Need
     from unexpired._core.ports import Grant, Store
 
-__all__ = ["Cell", "Held", "View", "cell_for"]
+__all__ = ["Cell", "Held", "View", "cell_for", "keep_suspicious"]
 
 _NEVER = float("inf")
 _UNREAD = object()
@@ -58,12 +59,13 @@ class Cell:
         self.stamp = store.stamp(key)
         self.listeners = Listeners()
         self.complaint = ""
-        self._lock = threading.Lock()
+        self.quiet_until = 0.0
+        self._lock = threading.RLock()
         self._read: object = _UNREAD
 
     def renew_locks(self) -> None:
         """In a forked child: no flight is under way here, whatever the parent was doing."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.flying = None
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -147,7 +149,17 @@ def _remaining(token: Token, wall: float) -> float:
 
 
 _cells: weakref.WeakValueDictionary[object, Cell] = weakref.WeakValueDictionary()
-_cells_lock = threading.Lock()
+_cells_lock = threading.RLock()
+
+
+# A manager for every request must not forget between two of them that an API refuses fresh tokens.
+_suspicious: deque[Cell] = deque(maxlen=128)
+
+
+def keep_suspicious(cell: Cell) -> None:
+    """Let *cell* outlive its managers: it knows of refused fresh tokens."""
+    if cell not in _suspicious:
+        _suspicious.append(cell)
 
 
 def cell_for(store: Store, key: str) -> Cell:
@@ -162,7 +174,7 @@ def cell_for(store: Store, key: str) -> Cell:
 
 def _after_fork() -> None:
     global _cells_lock  # noqa: PLW0603 - the child needs a lock that no thread of the parent holds
-    _cells_lock = threading.Lock()
+    _cells_lock = threading.RLock()
     for cell in list(_cells.values()):
         cell.renew_locks()
     Flying.in_air.clear()

@@ -16,7 +16,7 @@ __all__ = ["CURRENT", "Waiting", "renew_lock"]
 CURRENT: ContextVar[Flying | None] = ContextVar("unexpired_flight", default=None)
 """The flight whose grant is running in this context."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 class Waiting:
@@ -53,4 +53,4 @@ def _reaches(flying: Flying, other: Flying) -> bool:
 def renew_lock() -> None:
     """In a forked child: no thread is there that could give the lock back."""
     global _lock  # noqa: PLW0603 - the child needs a lock that no thread of the parent holds
-    _lock = threading.Lock()
+    _lock = threading.RLock()

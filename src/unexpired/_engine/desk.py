@@ -13,7 +13,7 @@ from unexpired._core.policy import Policy, ahead
 from unexpired._core.session import Session
 from unexpired._core.suspicion import accepts, refuses
 from unexpired._core.token import Token
-from unexpired._engine.cell import Cell, Held, View
+from unexpired._engine.cell import Cell, Held, View, keep_suspicious
 from unexpired._engine.clock import boot, instant
 from unexpired._engine.flying import Flying
 from unexpired.errors import StoreError
@@ -68,21 +68,24 @@ class Desk:
             return Need(resource, held.token, rejected=True)
         return self._fresh(held, view) or Need(resource, held.token)
 
-    def replacement(self, carried: Token, origin: str) -> Token | Need | None:
-        """`after`, for a token that an API refused. None: the place refuses what is fresh, so leave it alone."""
+    def replacement(self, carried: Token, origin: str, place: str) -> Token | Need | None:
+        """`after`, for a token that an API refused. None: it refuses what is fresh, so leave it alone."""
         found = self.after(carried, carried.resource)
         if not (isinstance(found, Need) and found.rejected and found.than is not None):
             return found
-        place = (carried.resource, origin)
-        suspicions = self._cell.suspicions
         held = self._look().held.get(carried.resource)
         age = boot() - held.since if held is not None else 0.0
         chance = random.random()  # noqa: S311 - spreads refreshes, guards nothing
-        known = suspicions.get(place)
-        allowed, suspicion = refuses(known, found.than, age, chance)
-        suspicions[place] = suspicion
-        if suspicion.told and not (known is not None and known.told):
-            self._cell.listeners.tell(FreshTokenRefused(self._cell.key, origin, suspicion.pause))
+        suspicions = self._cell.suspicions
+        said = {name: refuses(suspicions.get(name), found.than, age, chance) for name in _names(carried, origin, place)}
+        allowed = all(may for may, _ in said.values())
+        for name, (may, suspicion) in said.items():
+            known = suspicions.get(name)
+            if allowed or not may:
+                suspicions[name] = suspicion
+            if suspicion.told and not (known is not None and known.told):
+                self._cell.listeners.tell(FreshTokenRefused(self._cell.key, origin, suspicion.pause))
+        keep_suspicious(self._cell)
         for oldest in list(suspicions)[:-_PLACES]:
             suspicions.pop(oldest, None)
         return found if allowed else None
@@ -94,15 +97,13 @@ class Desk:
             return None
         return held.token
 
-    def accepted(self, token: Token, origin: str) -> None:
-        """A place took *token*: if it was under suspicion for refusing older ones, it no longer is."""
+    def accepted(self, token: Token, origin: str, place: str) -> None:
+        """An API took *token*: where it was under suspicion for refusing older ones, it no longer is."""
         suspicions = self._cell.suspicions
-        if not suspicions:
-            return
-        place = (token.resource, origin)
-        suspicion = suspicions.get(place)
-        if suspicion is not None and accepts(suspicion, token):
-            suspicions.pop(place, None)
+        for name in _names(token, origin, place) if suspicions else ():
+            suspicion = suspicions.get(name)
+            if suspicion is not None and accepts(suspicion, token):
+                suspicions.pop(name, None)
 
     def _look(self) -> View:
         """The store as it is now; while it cannot be read, what is held in memory serves until it expires."""
@@ -135,5 +136,11 @@ class Desk:
     def _ahead(self, token: Token, view: View) -> None:
         failure = view.session.failure if view.session is not None else None
         busy = self._cell.flying is not None or len(Flying.in_air) >= _BACKGROUND_FLIGHTS
-        if not busy and not (failure is not None and failure.holds(instant().wall)):
+        quiet = boot() < self._cell.quiet_until
+        if not busy and not quiet and not (failure is not None and failure.holds(instant().wall)):
             self._refresh_ahead(Need(token.resource, token))
+
+
+def _names(token: Token, origin: str, place: str) -> list[tuple[str | None, str]]:
+    """Under which names a refusal or an acceptance is remembered: of the whole origin, and of the place in it."""
+    return [(token.resource, name) for name in ((origin, f"{origin} {place}") if place else (origin,))]

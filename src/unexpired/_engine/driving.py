@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unexpired._core import effects
 from unexpired._engine import asking
-from unexpired._engine.clock import TICK, boot, instant
+from unexpired._engine.clock import TICK, boot, instant, main_is_over
 from unexpired._engine.flying import Flying
 from unexpired._engine.rooms import async_sleep
 from unexpired.errors import StoreError
@@ -34,7 +34,7 @@ def drive(flow: Flow[R], join: Joiner) -> R:
             elif isinstance(effect, effects.Sleep):
                 answer = _sleep(effect.seconds)
             else:
-                answer = instant()
+                answer = instant(exiting=main_is_over())
             effect = flow.send(answer)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]

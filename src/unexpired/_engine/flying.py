@@ -42,13 +42,14 @@ class Flying:
         self._grant = grant
         self._needs: list[effects.Need] = []
         self._lease: HeldLease | None = None
-        self._lock = threading.Lock()
+        # Reentrant, like all of ours: a signal handler or a finalizer may ask for a token in the middle of anything.
+        self._lock = threading.RLock()
         self._threads = ThreadRoom()
         self._rooms: dict[object, AsyncRoom] = {}
         self._callers = 0
         self._keepers: set[threading.Thread] = set()
         self._started = False
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
 
@@ -206,7 +207,7 @@ class Flying:
         until = boot() + effect.seconds
         pause = threading.Event()
         while (left := until - boot()) > 0:
-            if self.exiting():
+            if self.exiting() and not effect.patient:
                 return False
             pause.wait(min(left, TICK))
         return not self.exiting()
@@ -214,6 +215,8 @@ class Flying:
     def _publish(self, effect: effects.Publish) -> int:
         if effect.result.session is not None or effect.result.failure is None:
             self._cell.adopt(effect.result.session)
+        if effect.result.failure is not None:
+            self._cell.quiet_until = boot() + max(1.0, effect.result.failure.retry_at - effect.result.failure.since)
         if effect.last:
             self._cell.detach()
         with self._lock:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from unexpired._core.login_page import check_template, fill_template, local_path
+from unexpired._engine.arguments import check_callable, check_login_fields
 from unexpired.errors import LoginRequired
 
 __all__ = ["LoginPage"]
@@ -20,6 +21,9 @@ class LoginPage:
     def __init__(
         self, template: str | None, fields: Mapping[str, Field] | None, predicate: Callable[[], bool] | None
     ) -> None:
+        check_login_fields(fields)
+        if predicate is not None:
+            check_callable("on_login_page", predicate)
         self._template = template
         self._fields = dict(fields or {})
         self._predicate = predicate
@@ -33,7 +37,7 @@ class LoginPage:
         return self._visits > 0 or (self._predicate is not None and self._predicate())
 
     @contextmanager
-    def visit(self) -> Iterator[None]:
+    def visit(self) -> Generator[None]:
         """The program is on its login page, from here to the end of the block."""
         with self._lock:
             self._visits += 1

@@ -15,7 +15,7 @@ __all__ = ["run"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(unexpired.__version__, prog_name="unexpired", message="%(prog)s %(version)s")
 def _unexpired() -> None:
-    """One token refresh for every thread, task, process and machine. Nobody is logged out by a race."""
+    """One token refresh for every thread, task and process. Nobody is logged out by a race."""
 
 
 _unexpired.add_command(demo)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from unexpired._core.effects import Effect
 from unexpired._core.replay import Accepted, End, Newer, Replace
-from unexpired._core.scheme import origin_of
-from unexpired.errors import ReplayRefused
+from unexpired._core.scheme import Scheme, origin_of
+from unexpired._engine.exchange import Exchange
+from unexpired.errors import ConfigurationError, ReplayRefused
 from unexpired.events import RequestReplayed
+from unexpired.manager import TokenManager
 
-if TYPE_CHECKING:
-    from unexpired.manager import TokenManager
-
-__all__ = ["AUTHENTICATED", "ORIGIN", "RESOURCE", "aanswer", "answer", "body_refused", "origin", "replayed"]
+__all__ = [
+    "AUTHENTICATED",
+    "ORIGIN",
+    "RESOURCE",
+    "aanswer",
+    "answer",
+    "body_refused",
+    "check_manager",
+    "chosen_scheme",
+    "kind_of",
+    "origin",
+    "replayed",
+]
 
 AUTHENTICATED = "unexpired.authenticated"
 """Request extension: False for a request that is to carry no token, such as the login call itself."""
@@ -26,36 +37,69 @@ ORIGIN = "unexpired.origin"
 origin = lru_cache(maxsize=1024)(origin_of)
 
 
-def answer(manager: TokenManager, effect: Effect[Any]) -> object:
-    """Answer everything but `Send`, on this thread."""
+def check_manager(manager: object) -> None:
+    """Raise ConfigurationError, naming what *manager* is, unless it is a `TokenManager`."""
+    if isinstance(manager, TokenManager):
+        return
+    hint = ""
+    if hasattr(manager, "redeem") or callable(manager):
+        hint = ": TokenManager(grant) makes one of a grant"
+    elif isinstance(manager, str):
+        hint = ": it gets its tokens through TokenManager(grant) and TokenManager.login(answer)"
+    raise ConfigurationError(f"manager must be a TokenManager, not {kind_of(manager)}{hint}")
+
+
+def chosen_scheme(scheme: object) -> Scheme:
+    """*scheme*, the bearer scheme for None. Raises ConfigurationError, naming what it is, for anything else."""
+    if scheme is None:
+        return Scheme.bearer()
+    if isinstance(scheme, Scheme):
+        return scheme
+    raise ConfigurationError(
+        f'scheme must be a Scheme, such as Scheme.bearer() or Scheme(InQuery("token")), or None, not {kind_of(scheme)}'
+    )
+
+
+def kind_of(value: object) -> str:
+    """What *value* is, without a word of what is in it: it could be a token."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    module, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return "None" if value is None else name if module == "builtins" else f"{module}.{name}"
+
+
+def answer(exchange: Exchange, effect: Effect[Any], status: int) -> object:
+    """Answer everything but `Send`, on this thread. *status* is that of the last response."""
     if isinstance(effect, Replace):
-        return manager.replacement(effect.carried, effect.origin)
+        return exchange.replacement(effect.carried, effect.origin, effect.place)
     if isinstance(effect, End):
-        return manager.end(effect.carried)
-    return _answer_at_once(manager, effect)
+        return exchange.end(effect.carried)
+    return _answer_at_once(exchange, effect, status)
 
 
-async def aanswer(manager: TokenManager, effect: Effect[Any]) -> object:
+async def aanswer(exchange: Exchange, effect: Effect[Any], status: int) -> object:
     """The same as a task."""
     if isinstance(effect, Replace):
-        return await manager.areplacement(effect.carried, effect.origin)
+        return await exchange.areplacement(effect.carried, effect.origin, effect.place)
     if isinstance(effect, End):
-        return await manager.aend(effect.carried)
-    return _answer_at_once(manager, effect)
+        return await exchange.aend(effect.carried)
+    return _answer_at_once(exchange, effect, status)
 
 
-def _answer_at_once(manager: TokenManager, effect: Effect[Any]) -> object:
+def _answer_at_once(exchange: Exchange, effect: Effect[Any], status: int) -> object:
     if isinstance(effect, Newer):
-        return manager.newer(effect.carried)
+        return exchange.newer(effect.carried)
     accepted = cast("Accepted", effect)
-    manager.accepted(accepted.token, accepted.origin)
+    # A failure may have come about before anybody looked at the token.
+    if status < 400:
+        exchange.accepted(accepted.token, accepted.origin, accepted.place)
     return None
 
 
-def replayed(manager: TokenManager, where: str, times: int) -> None:
+def replayed(exchange: Exchange, where: str, times: int) -> None:
     """Tell that a request to *where* was sent again."""
     if times:
-        manager.tell(RequestReplayed(manager.key, where, times))
+        exchange.tell(RequestReplayed(exchange.key, where, times))
 
 
 def body_refused(key: str, method: str, where: str) -> ReplayRefused:

@@ -5,6 +5,7 @@ Knows neither httpx2 nor httpx by name: both hand over the same shapes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -12,10 +13,11 @@ from typing import Any, Protocol
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer
 
-__all__ = ["Rewind", "apeek", "atake_in", "peek", "rewinder", "stays", "take_in"]
+__all__ = ["Rewind", "apeek", "atake_in", "is_long", "peek", "rewinder", "stays", "take_in"]
 
 Rewind = Callable[[], None]
 _BOMB_SLICE = 512
+_WORTH_WAITING = 1.0  # seconds
 _WORTH_READING = 65536
 
 
@@ -97,6 +99,10 @@ def _kinds(module: Any) -> tuple[type[Any], type[Any]]:
             self._rest = rest
             self._source = source
 
+        def is_whole(self) -> bool:
+            """Whether all of it has been read."""
+            return self._rest is None
+
         @property
         def elapsed(self) -> Any:
             """What the client's own stream measured, for `Response.elapsed`."""
@@ -105,7 +111,12 @@ def _kinds(module: Any) -> tuple[type[Any], type[Any]]:
     class SyncHanded(Handed, module.SyncByteStream):  # type: ignore[misc]  # the client's own base, known only here
         def __iter__(self) -> Iterator[bytes]:
             yield from self._chunks
-            yield from self._rest
+            yield from self._rest or ()
+
+        def cut(self) -> None:
+            """Let go of the connection, and of what was read: half a body is worth less than none."""
+            self._source.close()
+            self._chunks, self._rest = [], None
 
         def close(self) -> None:
             self._source.close()
@@ -114,8 +125,13 @@ def _kinds(module: Any) -> tuple[type[Any], type[Any]]:
         async def __aiter__(self) -> AsyncIterator[bytes]:
             for chunk in self._chunks:
                 yield chunk
-            async for chunk in self._rest:
-                yield chunk
+            if self._rest is not None:
+                async for chunk in self._rest:
+                    yield chunk
+
+        async def cut(self) -> None:
+            await self.aclose()
+            self._chunks, self._rest = [], None
 
         async def aclose(self) -> None:
             # Left to the garbage collector it would be a warning under trio.
@@ -186,13 +202,15 @@ def take_in(response: Any, module: Any) -> None:
     size = 0
     source = response.stream
     rest: Any = iter(source)
+    until = time.monotonic() + _WORTH_WAITING
     for chunk in rest:
         chunks.append(chunk)
         size += len(chunk)
-        if size > _WORTH_READING:
+        if size > _WORTH_READING or time.monotonic() > until:
             break
     else:
         source.close()
+        rest = None
     response.stream = _kinds(module)[0](chunks, rest, source)
 
 
@@ -204,14 +222,21 @@ async def atake_in(response: Any, module: Any) -> None:
     size = 0
     source = response.stream
     rest: Any = aiter(source)
+    until = time.monotonic() + _WORTH_WAITING
     async for chunk in rest:
         chunks.append(chunk)
         size += len(chunk)
-        if size > _WORTH_READING:
+        if size > _WORTH_READING or time.monotonic() > until:
             break
     else:
         await source.aclose()
+        rest = None
     response.stream = _kinds(module)[1](chunks, rest, source)
+
+
+def is_long(response: Any) -> bool:
+    """Whether a refused answer went on after what `take_in` read: then its stream has to be `cut` before a replay."""
+    return not response.is_stream_consumed and not response.stream.is_whole()
 
 
 def _conclude(sniffer: Sniffer, headers: Any, chunks: list[bytes], module: Any) -> Judgement:

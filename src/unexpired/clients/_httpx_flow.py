@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_plus
 
 from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
+from unexpired._core.suspicion import place_of
 from unexpired._core.token import Token
 from unexpired.clients._exchange import (
     AUTHENTICATED,
@@ -20,10 +21,12 @@ from unexpired.clients._exchange import (
     aanswer,
     answer,
     body_refused,
+    check_manager,
+    chosen_scheme,
     origin,
     replayed,
 )
-from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, peek, rewinder, stays, take_in
+from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, is_long, peek, rewinder, stays, take_in
 from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.manager import TokenManager
 
@@ -34,7 +37,13 @@ Dress = Callable[[Any, Any, Scheme, Token], Any]
 
 def auth_scheme(scheme: Scheme | None) -> Scheme:
     """The scheme for an ``auth=`` object. Raises ConfigurationError if it would leak there."""
-    scheme = Scheme.bearer() if scheme is None else scheme
+    scheme = chosen_scheme(scheme)
+    plain = [one for one in scheme.origins or () if one.startswith("http://") and one.count(":") == 1]
+    if plain:
+        raise ConfigurationError(
+            f"TokenAuth cannot keep the token to {plain[0]}: the client sends it along when that redirects to https "
+            "on the same host. Use TokenTransport or AsyncTokenTransport, or an https origin"
+        )
     headers, *others = scheme.places
     if any(others) or [place.name.lower() for place in headers] != ["authorization"]:
         raise ConfigurationError(
@@ -84,8 +93,10 @@ class HttpxFlow:
     """One manager and one scheme, for one kind of client. Safe for any number of threads and tasks."""
 
     def __init__(
-        self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme, dress: Dress
+        self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme | None, dress: Dress
     ) -> None:
+        check_manager(manager)
+        scheme = chosen_scheme(scheme)
         self._module = module
         self._bytes_kind = module.ByteStream
         self._factory_kind = factory_kind
@@ -94,7 +105,8 @@ class HttpxFlow:
         self._dress = dress
         self._plain = scheme.plain
         self._closer_look = scheme.suspicious_status
-        self._suspicions = manager.suspicions
+        self._exchange = manager.exchange
+        self._suspicions = manager.exchange.suspicions
         self._by_copy = dress is dress_copy
         self._choosy = self._by_copy or scheme.origins is not None
 
@@ -112,23 +124,24 @@ class HttpxFlow:
         response = yield dressed
         if self._plain and not self._suspicions and response.status_code not in self._closer_look:
             return
-        where = _origin(request.url)
-        times = 0
+        where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, self._judge(request, dressed, response), where)
+            flow = replay(manager.key, token, self._judge(request, dressed, response), where, _place(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
                     times += 1
                     dressed = self._again(request, response, effect.token, rewind)
+                    if not self._by_copy and is_long(response):
+                        response.stream.cut()
                     response = yield dressed
                     effect = flow.send(self._judge(request, dressed, response))
                 else:
-                    effect = flow.send(answer(manager, effect))
+                    effect = flow.send(answer(exchange, effect, response.status_code))
         except StopIteration:
-            replayed(manager, where, times)
+            replayed(exchange, where, times)
         except LoginRequired as error:
-            raise manager.address(error) from None
+            raise exchange.address(error) from None
 
     async def tasks(self, request: Any) -> AsyncGenerator[Any, Any]:
         """For asynchronous clients."""
@@ -145,23 +158,24 @@ class HttpxFlow:
         response = yield dressed
         if self._plain and not self._suspicions and response.status_code not in self._closer_look:
             return
-        where = _origin(request.url)
-        times = 0
+        where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where)
+            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where, _place(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
                     times += 1
                     dressed = self._again(request, response, effect.token, rewind)
+                    if not self._by_copy and is_long(response):
+                        await response.stream.cut()
                     response = yield dressed
                     effect = flow.send(await self._ajudge(request, dressed, response))
                 else:
-                    effect = flow.send(await aanswer(manager, effect))
+                    effect = flow.send(await aanswer(exchange, effect, response.status_code))
         except StopIteration:
-            replayed(manager, where, times)
+            replayed(exchange, where, times)
         except LoginRequired as error:
-            raise manager.address(error) from None
+            raise exchange.address(error) from None
 
     def _applies(self, request: Any) -> bool:
         """Whether this request is to carry a token: not opted out, to an allowed origin, no redirect to another one."""
@@ -216,3 +230,7 @@ class HttpxFlow:
 
 def _origin(url: Any) -> str:
     return origin(url.scheme, url.host, url.port)
+
+
+def _place(request: Any) -> str:
+    return place_of(request.method, request.url.path)

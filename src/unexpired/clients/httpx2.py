@@ -19,11 +19,12 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import httpx2
 
 from unexpired._core.scheme import Scheme
+from unexpired.clients._exchange import kind_of
 from unexpired.clients._httpx_flow import HttpxFlow, auth_scheme, dress_copy, dress_headers
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
@@ -101,6 +102,7 @@ class TokenTransport(httpx2.BaseTransport):
     The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to
     another one; the client's own requests, hooks, log and history never hold it. *transport* is what sends
     (default: a new `httpx2.HTTPTransport`). Requests raise what `TokenManager.token` raises, and ReplayRefused.
+    Raises ConfigurationError for an argument of another kind, and when an `httpx2.AsyncClient` begins to use it.
     """
 
     def __init__(
@@ -109,8 +111,8 @@ class TokenTransport(httpx2.BaseTransport):
         scheme: Scheme | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        scheme = Scheme.bearer() if scheme is None else scheme
         self._flow = HttpxFlow(httpx2, _Factory, manager, scheme, dress_copy)
+        _check_transport(transport, httpx2.BaseTransport, httpx2.AsyncBaseTransport, "AsyncTokenTransport")
         self._transport = httpx2.HTTPTransport() if transport is None else transport
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -132,9 +134,20 @@ class TokenTransport(httpx2.BaseTransport):
         """Close the transport that sends. The manager stays open."""
         self._transport.close()
 
+    def __aenter__(self) -> Never:
+        raise _wrong_client("AsyncClient", "AsyncTokenTransport")
+
+    def handle_async_request(self, _: httpx2.Request) -> Never:
+        """Raise ConfigurationError: an `httpx2.AsyncClient` takes an `AsyncTokenTransport`."""
+        raise _wrong_client("AsyncClient", "AsyncTokenTransport")
+
+    async def aclose(self) -> None:
+        """Close it all the same: a client that was refused above is still to be closed."""
+        self.close()
+
 
 class AsyncTokenTransport(httpx2.AsyncBaseTransport):
-    """`TokenTransport` for `httpx2.AsyncClient`, on asyncio and trio."""
+    """`TokenTransport` for `httpx2.AsyncClient`, on asyncio and trio; an `httpx2.Client` is refused."""
 
     def __init__(
         self,
@@ -142,8 +155,8 @@ class AsyncTokenTransport(httpx2.AsyncBaseTransport):
         scheme: Scheme | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        scheme = Scheme.bearer() if scheme is None else scheme
         self._flow = HttpxFlow(httpx2, _Factory, manager, scheme, dress_copy)
+        _check_transport(transport, httpx2.AsyncBaseTransport, httpx2.BaseTransport, "TokenTransport")
         self._transport = httpx2.AsyncHTTPTransport() if transport is None else transport
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -169,3 +182,25 @@ class AsyncTokenTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the transport that sends. The manager stays open."""
         await self._transport.aclose()
+
+    def __enter__(self) -> Never:
+        raise _wrong_client("Client", "TokenTransport")
+
+    def handle_request(self, _: httpx2.Request) -> Never:
+        """Raise ConfigurationError: an `httpx2.Client` takes a `TokenTransport`."""
+        raise _wrong_client("Client", "TokenTransport")
+
+    def close(self) -> None:
+        """Nothing was opened for a client that was refused above, and it is still to be closed."""
+
+
+def _check_transport(transport: object, kind: type[Any], other_kind: type[Any], other: str) -> None:
+    """Raise ConfigurationError unless *transport* is a *kind*, or None; *other* is for those of *other_kind*."""
+    if transport is None or isinstance(transport, kind):
+        return
+    hint = f": use {other} for it" if isinstance(transport, other_kind) else ""
+    raise ConfigurationError(f"transport must be an httpx2.{kind.__name__}, not {kind_of(transport)}{hint}")
+
+
+def _wrong_client(client: str, right: str) -> ConfigurationError:
+    return ConfigurationError(f"an httpx2.{client} needs {right}(manager, scheme) as its transport")

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from unexpired._core.token import Token
 from unexpired.errors import AnswerLost, ConfigurationError, NotSent, Refused
 
-__all__ = ["HTTPAnswer", "TokenCall", "checked_fields", "picked", "read_token"]
+__all__ = ["HTTPAnswer", "TokenCall", "picked", "read_token"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNEXPLAINED = frozenset({400, 401})
@@ -106,14 +106,6 @@ def picked(answer: Mapping[str, Any], fields: Mapping[str, str]) -> Mapping[str,
         if value is not None:
             result[name] = value
     return result
-
-
-def checked_fields(fields: Mapping[str, str]) -> dict[str, str]:
-    """A copy of *fields*. Raises ConfigurationError for a name or a path, or a step of one, that is empty."""
-    for name, path in fields.items():
-        if not name or not all(path.split(".")):
-            raise ConfigurationError(f"response_fields maps names to dotted paths, not {name!r} to {path!r}")
-    return dict(fields)
 
 
 def _token(answer: HTTPAnswer, members: Mapping[str, Any], endpoint: str, now: float) -> Token:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from unexpired._core.ports import GrantFunction
 from unexpired._core.session import Session
-from unexpired._core.token import Token
+from unexpired._core.token import Token, is_credential
 from unexpired.errors import (
     AnswerLost,
     ConfigurationError,
@@ -18,12 +18,14 @@ from unexpired.errors import (
     TemporarilyUnavailable,
     UnexpiredError,
 )
-from unexpired.grants.answer import checked_fields, picked
+from unexpired.grants._settings import check_function, checked_fields, checked_grace
+from unexpired.grants.answer import picked
 
 __all__ = ["FunctionGrant"]
 
 _REVOCATION_TIMEOUT = 5.0
 _NO_FIELDS: Mapping[str, str] = {}
+_NAMES_SHOWN, _LONGEST_NAME, _LONGEST_WORD = 5, 40, 16
 
 
 class FunctionGrant:
@@ -34,13 +36,15 @@ class FunctionGrant:
     * A function with an argument *resource* gets the resource that a token is wanted for (RFC 8707).
     * Say how it failed by raising `NotSent` (or `TemporarilyUnavailable`), `Refused`, `AnswerLost`,
       `LoginRequired` or `ConfigurationError`. Any other exception counts as a lost answer, because the server
-      may have rotated; it is named by its type and place, its text is never shown.
+      may have rotated; it is named by its type and place, its text is never shown. So does a mapping without an
+      access token, of which a few field names are told.
     * *response_fields* maps our names to dotted paths in a returned mapping: ``{"access_token":
       "data.Token"}``.
     * *revoke*, a function of the session too, is called at logout, for at most 5 seconds if it is async.
     * *reuse_grace* and *spends_refresh_token*: see `Grant`.
 
-    It is as thread-safe as the functions are. Raises ConfigurationError for something that cannot be called.
+    It is as thread-safe as the functions are. Raises ConfigurationError for something that cannot be called with
+    the session alone, and for settings that cannot work.
     """
 
     def __init__(
@@ -52,14 +56,15 @@ class FunctionGrant:
         revoke: Callable[[Session], object] | None = None,
         spends_refresh_token: bool = True,
     ) -> None:
-        if not all(callable(given) for given in (function, revoke) if given is not None):
-            raise ConfigurationError("function and revoke must be functions of the session")
+        check_function("function", function)
+        if revoke is not None:
+            check_function("revoke", revoke)
         self._function: Callable[..., Any] = function
         self._name: str = getattr(function, "__qualname__", type(function).__qualname__)
         self._revoke = revoke
         self._fields = checked_fields(response_fields)
         self._takes_resource = _takes_resource(function)
-        self.reuse_grace: float = reuse_grace
+        self.reuse_grace: float = checked_grace(reuse_grace)
         self.spends_refresh_token: bool = spends_refresh_token
 
     def __repr__(self) -> str:
@@ -90,9 +95,22 @@ class FunctionGrant:
             if isinstance(result, Token):
                 return result
             if isinstance(result, Mapping):
-                return picked(cast("Mapping[str, Any]", result), self._fields)
+                return self._read(cast("Mapping[str, Any]", result))
             failure = AnswerLost(f"{self._name} returned {type(result).__name__}, not a Token or a mapping")
         raise failure from None
+
+    def _read(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """*answer* with our names. Raises AnswerLost when it holds no access token, with the refresh token if any."""
+        members = picked(answer, self._fields)
+        if is_credential(members.get("access_token")):
+            return members
+        refresh_token = members.get("refresh_token")
+        names = _field_names(answer)
+        raise AnswerLost(
+            f"{self._name} returned no usable access_token{f', but {names}' if names else ''}: raise LoginRequired or "
+            "Refused if it means that the login is over",
+            refresh_token=refresh_token if is_credential(refresh_token) else None,
+        )
 
     def revoke(self, session: Session) -> bool:
         """Call the function for it, if there is one. Never raises; false when it failed or returned False."""
@@ -146,6 +164,19 @@ def _takes_resource(function: Callable[..., Any]) -> bool:
     named = parameters.get("resource")
     by_name = named is not None and named.kind in (named.POSITIONAL_OR_KEYWORD, named.KEYWORD_ONLY)
     return by_name or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _field_names(answer: Mapping[str, Any]) -> str:
+    """The first few names of *answer* that are surely names."""
+    names: list[str] = [name for name in cast("Mapping[object, Any]", answer) if _is_name(name)]
+    return ", ".join(names[:_NAMES_SHOWN])
+
+
+def _is_name(name: object) -> TypeGuard[str]:
+    """Whether a key can be shown: a body that was read as the wrong kind of form has a token for a key."""
+    if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_NAME:
+        return False
+    return len(name) <= _LONGEST_WORD or not any(character.isdigit() for character in name)
 
 
 def _described(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,8 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from unexpired._core.session import Session
 from unexpired._core.token import Token
 from unexpired.errors import ConfigurationError, LoginRequired, UnexpiredError
-from unexpired.grants.answer import HTTPAnswer, TokenCall, checked_fields, read_token
+from unexpired.grants._settings import ANSWER_FIELDS, checked_fields, checked_grace
+from unexpired.grants.answer import HTTPAnswer, TokenCall, read_token
 
 if TYPE_CHECKING:
     import httpx2
@@ -37,7 +37,7 @@ class RefreshTokenGrant:
       body, in *encoding* ``form`` or ``json``.
     * *extra_params* are sent too, and replace a standard parameter of the same name.
     * *response_fields* says where the answer has the fields of RFC 6749 §5.1 when they are not where the RFC
-      puts them: ``{"access_token": "data.Token"}``.
+      puts them: ``{"access_token": "data.Token"}``. ``error`` (§5.2) can be mapped too.
     * *revocation_url* is where `revoke` sends the token at logout (RFC 7009).
     * *reuse_grace* is for how many seconds the server lets a spent refresh token be sent again.
     * *http* is a configured client for proxies, private certificate authorities and client certificates. It
@@ -77,8 +77,6 @@ class RefreshTokenGrant:
             raise ConfigurationError("client_auth 'none' sends no client_secret: leave one of them out")
         if not client_secret and self._client_auth != "none":
             raise ConfigurationError(f"client_auth {self._client_auth!r} needs a client_secret")
-        if not 0 <= reuse_grace < math.inf:
-            raise ConfigurationError("reuse_grace is a number of seconds, 0 for none")
         if http is not None:
             from unexpired.grants._http import require_client  # noqa: PLC0415 - as in _ask
 
@@ -90,8 +88,8 @@ class RefreshTokenGrant:
         self._method = method
         self._encoding = encoding
         self._extra_params = dict(extra_params)
-        self._fields = checked_fields(response_fields)
-        self.reuse_grace: float = reuse_grace
+        self._fields = checked_fields(response_fields, (*ANSWER_FIELDS, "error"))
+        self.reuse_grace: float = checked_grace(reuse_grace)
         self._http = http
         try:
             self._call({})

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from functools import cached_property
 
 from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
@@ -46,9 +45,21 @@ class FileStore(Closing):
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self._given = None if directory is None else _absolute(os.fspath(directory))
+        self._found: str | None = None
+        self._same: Hashable = None
 
-    @cached_property
+    def __repr__(self) -> str:
+        # not by way of the cached one: a glance is not the first use
+        return f"{type(self).__name__}({self._found or self._find()!r})"
+
+    @property
     def _directory(self) -> str:
+        # No cached_property: up to 3.11 it holds a lock meanwhile, which a fork in another thread would leave locked.
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def _find(self) -> str:
         if self._given is not None:
             return self._given
         if home := os.environ.get("UNEXPIRED_HOME"):
@@ -57,14 +68,12 @@ class FileStore(Closing):
 
         return user_data_dir("unexpired", appauthor=False)
 
-    @cached_property
-    def _identity(self) -> Hashable:
-        return ("file", os.path.realpath(self._directory))
-
     @property
     def identity(self) -> Hashable:
         """Equal for all stores in this directory, by whatever path it was named."""
-        return self._identity
+        if self._same is None:
+            self._same = ("file", os.path.realpath(self._directory))
+        return self._same
 
     def load(self, key: str) -> Session | None:
         """The stored session, None when there is none. Takes no lock."""

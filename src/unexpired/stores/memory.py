@@ -59,6 +59,9 @@ class MemoryStore(Closing):
         self._identity = object()
         _stores.add(self)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x}, sessions: {len(self._sessions)}>"
+
     @property
     def identity(self) -> Hashable:
         """Equal for this very object only, even after its end."""

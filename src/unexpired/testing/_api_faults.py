@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+
+from unexpired.testing._steps import as_steps
 
 __all__ = ["API_FAULT_KINDS", "ApiFault", "ApiFaults"]
 
@@ -58,7 +59,7 @@ class ApiFault:
         if self.kind not in API_FAULT_KINDS:
             raise ValueError(f"unknown API fault {self.kind!r}; they are: {', '.join(sorted(API_FAULT_KINDS))}")
         if self.kind in ("hold", "hold_refusals") and not self.name:
-            raise ValueError("a hold needs a name to be released by")
+            raise ValueError('a hold needs a "name" to be released by')
         if self.seconds < 0 or (self.times is not None and self.times < 1):
             raise ValueError("times must be positive, seconds not negative")
 
@@ -82,14 +83,14 @@ class ApiFaults:
     def __init__(self) -> None:
         self._rules: list[tuple[ApiFault, list[int]]] = []
 
-    def load(self, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all rules; `ValueError` (and no change) when one makes no sense."""
+    def load(self, rules: object) -> None:
+        """Replace all rules by one or several; `ValueError` (and no change) when one makes no sense."""
         known = {each.name for each in dataclasses.fields(ApiFault)}
         found: list[ApiFault] = []
-        for rule in rules:
+        for rule in as_steps(rules, "rule"):
             if unknown := rule.keys() - known:
                 raise ValueError(f"an API fault has no {', '.join(sorted(unknown))}")
-            found.append(ApiFault(**cast("dict[str, Any]", {**rule, "kind": str(rule.get("kind"))})))
+            found.append(ApiFault(**rule))
         self._rules = [(rule, [0]) for rule in found]
 
     def for_call(self, path: str) -> list[ApiFault]:

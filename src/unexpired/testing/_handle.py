@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from unexpired.testing._ledger import ServerEvent, Stats
+from unexpired.testing._steps import Step, as_steps
 
 __all__ = ["ServerHandle"]
 
@@ -70,13 +71,20 @@ class ServerHandle:
         """Change fields of the `ServerConfig` for everything that is decided from now on."""
         self._tell("config", changes)
 
-    def faults(self, steps: Sequence[Mapping[str, object]]) -> None:
-        """Let the next token requests meet *steps*, one each, and no others; see `FAULT_KINDS`."""
-        self._tell("faults", {"steps": [dict(step) for step in steps]})
+    def faults(self, steps: Step | Iterable[Step]) -> None:
+        """Let the next token requests meet *steps*, one each, and no others; see `FAULT_KINDS`.
 
-    def api_faults(self, rules: Sequence[Mapping[str, object]]) -> None:
-        """Let API calls meet *rules*, and no others, from now on; see `API_FAULT_KINDS`."""
-        self._tell("api-faults", {"rules": [dict(rule) for rule in rules]})
+        A step is a kind, or a mapping with the kind and its settings: `faults(["503", {"kind": "html"}])`. One
+        step needs no list; an empty list takes back what is left.
+        """
+        self._tell("faults", {"steps": as_steps(steps, "step")})
+
+    def api_faults(self, rules: Step | Iterable[Step]) -> None:
+        """Let API calls meet *rules*, and no others, from now on; see `API_FAULT_KINDS`.
+
+        Rules are written as the steps of `faults` are.
+        """
+        self._tell("api-faults", {"rules": as_steps(rules, "rule")})
 
     def wait(self, event: ServerEvent, count: int = 1, timeout: float = 10.0) -> None:
         """Return once *event* has happened *count* times since the start or the last reset.

@@ -1,20 +1,20 @@
 """Bad days of a token endpoint, as a script: each token request takes the next step, then all is well.
 
-A step is a mapping with a `kind` and that kind's own settings, as in
-`[{"kind": "reset_after_commit"}, {"kind": "429", "retry_after": 2}]`.
+A step is a kind alone, or a mapping with a `kind` and that kind's own settings, as in
+`["reset_after_commit", {"kind": "429", "retry_after": 2}]`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, cast
 
 from unexpired.testing._client_auth import oauth_error
 from unexpired.testing._exchange import Reply, html_reply, json_reply
+from unexpired.testing._steps import as_steps
 
 __all__ = ["FAULT_KINDS", "Fault", "FaultScript"]
 
@@ -92,10 +92,10 @@ class Fault:
             raise ValueError(f"unknown fault {self.kind!r}; the faults are: {', '.join(sorted(FAULT_KINDS))}")
         if self.kind == "hold":
             if not (self.name or self.hold):
-                raise ValueError("a hold needs a name to be released by")
+                raise ValueError('a hold needs a "name" to be released by')
             object.__setattr__(self, "hold", self.hold or self.name)
         if self.kind == "redirect" and not self.to:
-            raise ValueError("a redirect needs the URL it goes to")
+            raise ValueError('a redirect needs "to", the URL it goes to')
         if self.times < 1 or self.seconds < 0 or self.bytes_per_second <= 0:
             raise ValueError("times and bytes_per_second must be positive, seconds not negative")
 
@@ -141,14 +141,17 @@ class FaultScript:
     def __init__(self) -> None:
         self._steps: deque[Fault] = deque()
 
-    def load(self, steps: Iterable[Mapping[str, Any]]) -> None:
-        """Replace what is left of the script; `ValueError` (and no change) when a step makes no sense."""
+    def load(self, steps: object) -> None:
+        """Replace what is left of the script by one step or several.
+
+        Raises `ValueError` (and changes nothing) when one makes no sense.
+        """
         known = {each.name for each in dataclasses.fields(Fault)}
         faults: list[Fault] = []
-        for step in steps:
+        for step in as_steps(steps, "step"):
             if unknown := step.keys() - known:
                 raise ValueError(f"a fault has no {', '.join(sorted(unknown))}")
-            fault = Fault(**cast("dict[str, Any]", {**step, "kind": str(step.get("kind"))}))
+            fault = Fault(**step)
             faults.extend([fault] * fault.times)
         self._steps = deque(faults)
 

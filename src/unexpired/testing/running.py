@@ -38,6 +38,7 @@ def running_server(
     this process's interpreter lock: measure with `server_process`. Raises `ImportError` without uvicorn,
     `OSError` when the port is taken.
     """
+    _listener_kind()
     started: Future[tuple[str, Callable[[], None]]] = Future()
     thread = threading.Thread(
         target=_run,
@@ -103,7 +104,7 @@ async def serve(
     *ready* is called once with the server's URL and the function that stops it, which any thread may call, at
     any time and again. Raises as `running_server` does.
     """
-    listener = _listener(config, tls)
+    listener = _listener_kind()(ServerApp(config), tls)
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
@@ -135,7 +136,8 @@ def _run(
         started.set_exception(error)
 
 
-def _listener(config: ServerConfig, tls: tuple[str, str] | None) -> Listener:
+def _listener_kind() -> type[Listener]:
+    """What listens. Raises `ImportError` that says what to install."""
     try:
         from unexpired.testing._connection import Listener  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
@@ -144,7 +146,7 @@ def _listener(config: ServerConfig, tls: tuple[str, str] | None) -> Listener:
         raise ImportError(
             "The embedded server needs uvicorn: pip install 'unexpired[testing]'", name="uvicorn"
         ) from None
-    return Listener(ServerApp(config), tls)
+    return Listener
 
 
 def _url(port: int, tls: tuple[str, str] | None) -> str:

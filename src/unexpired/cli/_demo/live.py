@@ -12,19 +12,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unexpired.cli._demo.results import Result
+from unexpired.cli._demo.results import Result, counted, figures
 
 __all__ = ["View", "view_for"]
 
-_COLUMNS = {"callers": 7, "served": 7, "refreshes": 9, "reuse": 5, "time": 6, "floor": 6, "ratio": 5}
+_COLUMNS = {"callers": 7, "served": 6, "told": 4, "refreshes": 9, "reuse": 5, "time": 6, "floor": 6, "ratio": 5}
+_WIDTH = 80
 
 
 def view_for(stream: TextIO, names: Sequence[str], *, quiet: bool) -> View:
     """The view that *stream* can show; with *quiet* nothing at all where it is no terminal."""
     console = Console(file=stream, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return _Table(console, names)
-    return View(None if quiet else console)
+    if not console.is_terminal:
+        return View(None if quiet else console)
+    # a narrower terminal would lose columns, and a dumb one cannot draw
+    return View(console) if console.is_dumb_terminal or console.width < _WIDTH else _Table(console, names)
 
 
 class View:
@@ -41,11 +43,13 @@ class View:
 
     def end(self, result: Result, broken: Sequence[str]) -> None:
         """The scene has been played; *broken* are the promises that were not held."""
-        callers, served, refreshes, reuse, seconds, floor, ratio = _cells(result)
-        served = served if result.fails else f"{served} served"
+        cells = figures(result)
+        outcome = f"{cells['told']} told" if result.fails else f"{cells['served']} served"
+        ratio = f"  ratio {cells['ratio']}" if cells["ratio"] else ""
         self.say(
-            f"{'BROKEN' if broken else 'ok':<6} {result.scene:<22} {callers:>4} callers  {served:>10}  "
-            f"{refreshes} refresh  {reuse} reuse  {seconds:>7}  floor {floor:>7}  ratio {ratio}"
+            f"{'BROKEN' if broken else 'ok':<6} {result.scene:<22} {counted(result.callers, 'caller'):<12} "
+            f"{outcome:<11} {counted(len(result.refreshes), 'refresh', 'refreshes')}  {cells['reuse']} reuse  "
+            f"{cells['time']:>6}  floor {cells['floor']:>6}{ratio}"
         )
 
     def praise(self, text: str) -> None:
@@ -124,23 +128,10 @@ class _Table(View):
         good, bad, now = self._signs
         if name in self._ended:
             result, held = self._ended[name]
-            cells = [Text(cell) for cell in _cells(result)]
-            cells[5].stylize("dim")
-            cells[2].stylize("bold green" if held else "bold red")
+            styles = {"refreshes": "bold green" if held else "bold red", "floor": "dim"}
+            cells = [Text(cell, styles.get(column, "")) for column, cell in figures(result).items()]
             table.add_row(Text(good, "bold green") if held else Text(bad, "bold red"), name, *cells)
         elif name == self._current:
             table.add_row(Text(now, "bold cyan"), Text(name, "bold"))
         else:
             table.add_row("", Text(name, "dim"))
-
-
-def _cells(result: Result) -> tuple[str, ...]:
-    return (
-        str(result.callers),
-        f"{result.told} told" if result.fails else str(result.served),
-        str(len(result.refreshes)),
-        str(result.reuse_detected),
-        f"{result.wall_s * 1000:.0f} ms",
-        f"{result.floor_s * 1000:.0f} ms",
-        f"{result.ratio:.2f}",
-    )

@@ -9,7 +9,7 @@ from datetime import datetime
 from html import escape
 from importlib.resources import files
 
-from unexpired.cli._demo.results import Result, broken
+from unexpired.cli._demo.results import Result, broken, counted, figures
 from unexpired.cli._demo.waterfall import KINDS, waterfall
 
 __all__ = ["page"]
@@ -27,7 +27,7 @@ def page(results: Sequence[Result]) -> str:
     """The page, also well-formed XML. Holds names, counts and times: no token, no secret, no address."""
     style = (files("unexpired.cli._demo") / "report.css").read_text("utf-8")
     failures = sum(bool(broken(result)) for result in results)
-    lead = "Every promise held." if not failures else f"Promises were broken in {failures} of {len(results)} scenes."
+    lead = "Every promise held." if not failures else f"Promises were broken in {failures} of {_scenes(results)}."
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -57,14 +57,18 @@ def page(results: Sequence[Result]) -> str:
 
 
 def _totals(results: Sequence[Result]) -> str:
-    callers = sum(result.callers for result in results)
-    refreshes = sum(len(result.refreshes) for result in results)
+    calls = counted(sum(result.callers for result in results), "call")
+    refreshes = counted(sum(len(result.refreshes) for result in results), "refresh", "refreshes")
     hung = sum(result.hung for result in results)
     reuse = sum(result.reuse_detected for result in results)
     return (
-        f"{callers} calls in {len(results)} scenes, {refreshes} refreshes, {reuse or 'no'} reuse detected, "
-        f"{hung or 'no'} calls left hanging."
+        f"{calls} in {_scenes(results)}, {refreshes}, {reuse or 'no'} reuse detected, "
+        f"{counted(hung, 'call') if hung else 'no calls'} left hanging."
     )
+
+
+def _scenes(results: Sequence[Result]) -> str:
+    return counted(len(results), "scene")
 
 
 def _where() -> str:
@@ -73,12 +77,12 @@ def _where() -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    heads = ("", "scene", "callers", "served", "refreshes", "reuse", "time", "floor", "ratio")
+    heads = ("", "scene", "callers", "served", "told", "refreshes", "reuse", "time", "floor", "ratio")
     rows = [
         "<tr>"
         + _sign(result)
         + f'<td><a href="#{escape(result.scene)}">{escape(result.scene)}</a></td>'
-        + "".join(f"<td>{cell}</td>" for cell in _figures(result))
+        + "".join(f"<td>{cell}</td>" for cell in figures(result).values())
         + "</tr>"
         for result in results
     ]
@@ -94,18 +98,6 @@ def _sign(result: Result) -> str:
     return '<td class="bad">✗</td>' if broken(result) else '<td class="good">✓</td>'
 
 
-def _figures(result: Result) -> tuple[str, ...]:
-    return (
-        str(result.callers),
-        f"{result.told} told" if result.fails else str(result.served),
-        str(len(result.refreshes)),
-        str(result.reuse_detected),
-        f"{result.wall_s * 1000:.0f} ms",
-        f"{result.floor_s * 1000:.0f} ms",
-        f"{result.ratio:.2f}",
-    )
-
-
 def _legend() -> str:
     keys = "".join(f'<li><i class="{kind}"></i>{text}</li>' for kind, text in KINDS.items())
     return f'<ul class="legend">{keys}<li><i class="floor"></i>the floor</li></ul>'
@@ -113,14 +105,15 @@ def _legend() -> str:
 
 def _section(result: Result) -> str:
     served = f"{result.told} told" if result.fails else f"{result.served} served"
-    refreshes = len(result.refreshes)
-    facts = (
-        f"{result.callers} callers",
+    cells = figures(result)
+    facts = [
+        counted(result.callers, "caller"),
         served,
-        f"{refreshes} refresh" if refreshes == 1 else f"{refreshes} refreshes",
-        f"{result.wall_s * 1000:.0f} ms",
-        f"{result.ratio:.2f} of the floor",
-    )
+        counted(len(result.refreshes), "refresh", "refreshes"),
+        cells["time"],
+    ]
+    if cells["ratio"]:
+        facts.append(f"{cells['ratio']} of the floor")
     wrong = "".join(f'<p class="bad">{escape(sentence)}</p>' for sentence in broken(result))
     return "\n".join(
         [

@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["SERVED", "WRONG", "Attempt", "Call", "Expected", "Refresh", "Result", "broken", "clock", "to_json"]
+__all__ = [
+    "SERVED",
+    "WRONG",
+    "Attempt",
+    "Call",
+    "Expected",
+    "Refresh",
+    "Result",
+    "broken",
+    "clock",
+    "counted",
+    "figures",
+    "to_json",
+]
 
 Expected = Literal["served", "LoginRequired", "TemporarilyUnavailable"]
 """How every call of a scene has to end: with its own response, or with this error."""
@@ -68,8 +81,8 @@ class Refresh:
 class Result:
     """One scene. *released* is when the callers were let go; *wall_s* is from there to the last one's end.
 
-    *floor_s* is what the same would cost without any waiting on each other: the bursts with a good token, without
-    unexpired, plus one token request, measured in the same run. *logins_ended* counts `SessionEnded` events,
+    *floor_s* is what the same calls cost with a good token and without unexpired, plus one token request, one after
+    the other, measured in the same run. *logins_ended* counts `SessionEnded` events,
     *revoked* the logins that the server ended, *cleared* says that the store holds no token any more.
     """
 
@@ -122,31 +135,58 @@ class Result:
         return self.expected != SERVED
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """*number* and its noun, which ends in an s for any but 1 unless it has a *plural* of its own."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def figures(result: Result) -> dict[str, str]:
+    """The result as the columns of a table. A scene that fails serves nobody, and compares with no floor."""
+    return {
+        "callers": str(result.callers),
+        "served": "" if result.fails else str(result.served),
+        "told": str(result.told) if result.fails else "",
+        "refreshes": str(len(result.refreshes)),
+        "reuse": str(result.reuse_detected),
+        "time": _span(result.wall_s),
+        "floor": _span(result.floor_s),
+        "ratio": "" if result.fails else f"{result.ratio:.2f}",
+    }
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1000:.0f} ms"
+
+
 def broken(result: Result) -> list[str]:
     """The promises that were not held, a sentence each."""
-    callers, wrong = result.callers, sum(call.outcome == WRONG for call in result.calls)
+    callers, wrong = counted(result.callers, "caller"), sum(call.outcome == WRONG for call in result.calls)
     ends = int(result.expected == "LoginRequired")
     others = ", ".join(sorted({call.outcome for call in result.calls} - {result.expected}))
-    how = "were served" if result.expected == SERVED else f"were told {result.expected}"
+    how = "served" if result.expected == SERVED else f"told {result.expected}"
     # a promise, whether it was held, and what is said when it was not
     promises = [
-        (callers > 0, "nobody called"),
-        (result.hung == 0, f"{result.hung} of {callers} callers hung"),
-        (wrong == 0, f"{wrong} of {callers} callers got {WRONG}"),
-        (result.told == callers, f"only {result.told} of {callers} callers {how}, the others got {others}"),
+        (result.callers > 0, "nobody called"),
+        (result.hung == 0, f"{result.hung} of {callers} hung"),
+        (wrong == 0, f"{wrong} of {callers} got {WRONG}"),
+        (result.told == result.callers, f"only {result.told} of {callers} {how}, the others got {others}"),
         (len(result.refreshes) == 1, f"{len(result.refreshes)} refreshes instead of 1"),
-        (result.reuse_detected == 0, f"the server detected reuse {result.reuse_detected} times"),
-        (result.revoked == 0, f"the server revoked {result.revoked} logins"),
+        (result.reuse_detected == 0, f"the server detected reuse {counted(result.reuse_detected, 'time')}"),
+        (result.revoked == 0, f"the server revoked {counted(result.revoked, 'login')}"),
         (result.cleared == bool(ends), "the store still holds tokens" if ends else "the login was lost"),
-        (result.logins_ended == ends, f"the end of the login was reported {result.logins_ended} times, not {ends}"),
+        (
+            result.logins_ended == ends,
+            f"the end of the login was reported {counted(result.logins_ended, 'time')}, not {ends}",
+        ),
     ]
     return [sentence for held, sentence in promises if not held]
 
 
 def to_json(result: Result) -> dict[str, object]:
-    """The result as `--json` prints it; *told* only where the refresh was made to fail."""
+    """The result as `--json` prints it: *ok* if every promise was held, *told* only where the refresh has to fail."""
     document: dict[str, object] = {
         "scene": result.scene,
+        "ok": not broken(result),
         "callers": result.callers,
         "served": result.served,
         "refreshes": len(result.refreshes),

@@ -14,7 +14,7 @@ from typing import Literal
 from unexpired import Session, Token, TokenManager
 from unexpired.cli._demo.dialects import DIALECTS, Dialect, DialectName
 from unexpired.cli._demo.processes import ProcessCrew
-from unexpired.cli._demo.results import Expected, Refresh, Result, clock
+from unexpired.cli._demo.results import Expected, Refresh, Result, clock, counted
 from unexpired.cli._demo.runners import Burst, Crew, TaskCrew, ThreadCrew
 from unexpired.errors import GrantError
 from unexpired.events import SessionEnded
@@ -112,7 +112,7 @@ def play(
         refresh = _one_refresh(dialect, server, Session.begin("floor", "floor", Token.from_response(constant)))
         before = server.stats()
         gc.collect()  # not while callers are being measured
-        stage(f"{count} {'tasks in processes' if scene.callers == 'processes' else scene.callers} call")
+        stage(f"{counted(count, 'call')} at once")
         found = crew.burst(numbers, settings.bound)
         # a caller is woken before the listeners are told
         _settle(lambda: scene.expected != "LoginRequired" or bool(ended))

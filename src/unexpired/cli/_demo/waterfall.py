@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from xml.sax.saxutils import escape, quoteattr
 
-from unexpired.cli._demo.results import SERVED, Call, Refresh, Result
+from unexpired.cli._demo.results import SERVED, Call, Refresh, Result, counted
 
 __all__ = ["KINDS", "waterfall"]
 
@@ -64,7 +64,8 @@ def waterfall(result: Result) -> str:
     )
     bottom = layout.top + layout.pitch * len(rows) + layout.gap * (groups - 1)
     axis = _Axis(max(result.wall_s, result.floor_s) * 1.02 or 1.0)
-    label = quoteattr(f"{result.scene}: {result.callers} calls, {len(result.refreshes)} refresh")
+    refreshes = counted(len(result.refreshes), "refresh", "refreshes")
+    label = quoteattr(f"{result.scene}: {counted(result.callers, 'call')}, {refreshes}")
     box = f"0 0 {_WIDTH:g} {bottom + _BOTTOM:g}"
     return "\n".join(
         [
@@ -119,7 +120,7 @@ def _rows(axis: _Axis, rows: Sequence[Call], result: Result, layout: _Layout) ->
                 yield _rect(axis, bar, y, layout.pitch, f"call {call.number}: {_words(bar, call)}")
             yield "</g>"
             y, count = y + layout.pitch, count + 1
-        words = f"process {group + 1}" if layout.gap else f"{count} calls"
+        words = f"process {group + 1}" if layout.gap else counted(count, "call")
         yield f'<text class="label" x="{_LEFT - 10:g}" y="{(begun + y) / 2 + 4:.1f}">{words}</text>'
         y += layout.gap
 

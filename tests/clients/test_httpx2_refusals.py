@@ -1,0 +1,197 @@
+"""Answers that would make a client refresh for ever, wait for ever, or show a token."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from unexpired import ConfigurationError, InCookie, InHeader, Scheme, Token, TokenManager
+from unexpired._core.suspicion import place_of
+from unexpired.clients import _httpx_bodies
+from unexpired.clients.httpx2 import TokenAuth, TokenTransport
+from unexpired.events import FreshTokenRefused
+from unexpired.stores import MemoryStore
+
+SECRET = "marked-secret"
+
+
+class Api:
+    """An API in memory: it takes any token at some paths and none at others, and a token server that always answers."""
+
+    def __init__(self) -> None:
+        self.minted = 0
+        self.calls: list[str] = []
+        self.store = MemoryStore()
+        self.manager().login({"access_token": "0", "refresh_token": "r"})
+
+    def manager(self) -> TokenManager:
+        """A manager of the one session."""
+        return TokenManager(self.refresh, store=self.store)
+
+    def refresh(self, _: object) -> dict[str, str]:
+        """The token server."""
+        self.minted += 1
+        return {"access_token": str(self.minted), "refresh_token": "r"}
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        """The API."""
+        self.calls.append(request.url.path)
+        if request.url.path.startswith("/forbidden"):
+            return httpx2.Response(401)
+        if request.url.path == "/missing":
+            return httpx2.Response(404)
+        return httpx2.Response(200, text=request.headers["authorization"])
+
+
+@pytest.mark.parametrize("beside", ["/fine", "/missing"])
+def test_one_endpoint_that_refuses_everything_is_not_cured_by_its_neighbours(beside: str) -> None:
+    """An origin where some calls are always refused and others never causes no refresh after refresh (scenario 36)."""
+    api = Api()
+    with httpx2.Client(transport=httpx2.MockTransport(api), auth=TokenAuth(api.manager())) as client:
+        for number in range(200):
+            assert client.get(f"http://api.test{beside}").status_code in (200, 404)
+            assert client.get(f"http://api.test/forbidden/{number}").status_code == 401
+    assert api.minted <= 3
+
+
+def test_an_expiry_beside_an_endpoint_that_refuses_everything_is_still_silent() -> None:
+    """The memory of one endpoint keeps no other from being refreshed for."""
+    api = Api()
+    good = {"0"}
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        return httpx2.Response(200 if token in good and request.url.path == "/fine" else 401)
+
+    with httpx2.Client(transport=httpx2.MockTransport(respond), auth=TokenAuth(api.manager())) as client:
+        assert client.get("http://api.test/forbidden").status_code == 401
+        good = {str(api.minted)}
+        assert client.get("http://api.test/fine").status_code == 200
+        good = {str(api.minted + 1)}
+        assert client.get("http://api.test/fine").status_code == 200
+
+
+def test_a_manager_for_every_request_remembers_what_is_refused() -> None:
+    """The memory does not go with the manager that had it (scenario 6)."""
+    api = Api()
+    for _ in range(20):
+        with httpx2.Client(transport=httpx2.MockTransport(api), auth=TokenAuth(api.manager())) as client:
+            client.get("http://api.test/forbidden")
+        gc.collect()
+    assert api.minted <= 3
+
+
+def test_a_refused_fresh_token_is_told() -> None:
+    """What is withheld from an endpoint can be heard of."""
+    api, told = Api(), list[FreshTokenRefused]()
+    manager = api.manager()
+    manager.on(FreshTokenRefused, told.append)
+    with httpx2.Client(transport=httpx2.MockTransport(api), auth=TokenAuth(manager)) as client:
+        for _ in range(5):
+            client.get("http://api.test/forbidden")
+    assert {event.origin for event in told} == {"http://api.test"}
+    assert len(told) <= 2
+
+
+def test_a_place_is_an_endpoint_and_not_a_thing() -> None:
+    """What tells one thing from its siblings is left out; the method and the words stay."""
+    assert place_of("GET", "/users/17/orders/2024-05-17") == "GET /users/*/orders/*"
+    assert place_of("POST", "/v1/users/3f9a/keys") == "POST /*/users/*/keys"
+    assert place_of("GET", "/reports") != place_of("POST", "/reports")
+
+
+class Endless(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body without an end."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self.closed:
+            self.read += 1
+            yield b"x" * 1000
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.closed:
+            self.read += 1
+            yield b"x" * 1000
+
+    def close(self) -> None:
+        """The client has let go of it."""
+        self.closed = True
+
+    async def aclose(self) -> None:
+        """The same."""
+        self.closed = True
+
+
+def refusing(endless: Endless, good: str) -> httpx2.MockTransport:
+    """An API that refuses all tokens but *good*, at endless length."""
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        if request.headers["authorization"] == f"Bearer {good}":
+            return httpx2.Response(200, text="served")
+        return httpx2.Response(401, stream=endless)
+
+    return httpx2.MockTransport(respond)
+
+
+@pytest.mark.parametrize("patient", [True, False], ids=["long", "slow"])
+def test_a_refused_answer_without_an_end_is_let_go(patient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long or slow a refusal is, the replay does not wait for it (scenario 43)."""
+    api, endless = Api(), Endless()
+    if not patient:
+        monkeypatch.setattr(_httpx_bodies, "_WORTH_WAITING", -1.0)
+    with httpx2.Client(transport=refusing(endless, "1"), auth=TokenAuth(api.manager())) as client:
+        assert client.get("http://api.test/").text == "served"
+    assert endless.closed
+    assert endless.read <= (70 if patient else 1)
+
+
+async def _served(api: Api, endless: Endless) -> str:
+    async with httpx2.AsyncClient(transport=refusing(endless, "1"), auth=TokenAuth(api.manager())) as client:
+        return (await client.get("http://api.test/")).text
+
+
+def test_a_refused_answer_without_an_end_is_let_go_by_tasks() -> None:
+    """The same for tasks."""
+    api, endless = Api(), Endless()
+    assert asyncio.run(_served(api, endless)) == "served"
+    assert endless.closed
+
+
+@pytest.mark.parametrize("scheme", [Scheme.bearer(), Scheme(InHeader("x-token")), Scheme(InCookie("t"))])
+def test_a_token_that_a_header_cannot_hold_is_not_shown(scheme: Scheme) -> None:
+    """An outer space, which HTTP libraries complain about in words that quote it, is ours to refuse (scenario 68)."""
+    with pytest.raises(ConfigurationError) as refused:
+        scheme.render(Token(f"{SECRET} "))
+    assert SECRET not in str(refused.value)
+    manager = TokenManager(lambda _: {}, store=MemoryStore())
+    for seed in ({"access_token": f"{SECRET} "}, Token(f"{SECRET} ")):
+        with pytest.raises(ConfigurationError) as wrong:
+            manager.login(seed)
+        assert SECRET not in str(wrong.value)
+
+
+def test_an_origin_that_redirects_can_leak_needs_the_transport() -> None:
+    """httpx2 keeps the header from http to https on one host, so `origins` cannot be kept to (scenario 45)."""
+    manager = Api().manager()
+    with pytest.raises(ConfigurationError, match="TokenTransport"):
+        TokenAuth(manager, Scheme.bearer(origins=["http://api.test"]))
+    TokenAuth(manager, Scheme.bearer(origins=["http://127.0.0.1:8080", "https://api.test"]))
+    TokenTransport(manager, Scheme.bearer(origins=["http://api.test"]), httpx2.MockTransport(Api())).close()
+
+
+@pytest.mark.parametrize("resource", ["", 30])
+def test_a_resource_is_a_name(resource: Any) -> None:
+    """An empty resource would be taken for the default one by a store; a number was meant as `wait`."""
+    manager = Api().manager()
+    for ask in (manager.token, lambda resource: manager.refresh(resource=resource)):
+        with pytest.raises(ConfigurationError, match="resource must"):
+            ask(resource)
