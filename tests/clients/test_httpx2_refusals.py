@@ -79,10 +79,28 @@ def test_an_expiry_beside_an_endpoint_that_refuses_everything_is_still_silent() 
 def test_a_manager_for_every_request_remembers_what_is_refused() -> None:
     """The memory does not go with the manager that had it (scenario 6)."""
     api = Api()
-    for _ in range(20):
+
+    def one_request() -> None:
         with httpx2.Client(transport=httpx2.MockTransport(api), auth=TokenAuth(api.manager())) as client:
             client.get("http://api.test/forbidden")
+
+    for _ in range(20):
+        one_request()
         gc.collect()
+    assert api.minted <= 3
+
+
+def test_an_overloaded_endpoint_that_refuses_everything_is_not_cured_by_its_failures() -> None:
+    """A 503 says nothing about the token: who knows whether anybody looked at it."""
+    api, calls = Api(), []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        calls.append(request)
+        return httpx2.Response(503 if len(calls) % 3 == 0 else 401)
+
+    with httpx2.Client(transport=httpx2.MockTransport(respond), auth=TokenAuth(api.manager())) as client:
+        for _ in range(100):
+            client.get("http://api.test/forbidden")
     assert api.minted <= 3
 
 

@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1; a free one by default")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="paths of PEM files")
-    parser.add_argument("--keep", action="store_true", help="do not look at standard input: run until a signal comes")
+    parser.add_argument(
+        "--keep", action="store_true", help="do not look at standard input: run until Ctrl-C or SIGTERM"
+    )
     parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="settings as one JSON object")
     settings = parser.add_argument_group("settings", "All durations are seconds. What is not plain text is JSON.")
     meanings, defaults = _meanings(), ServerConfig().to_json()
