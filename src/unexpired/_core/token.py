@@ -86,13 +86,14 @@ class Token:
 
     def is_sound(self) -> bool:
         """Whether every field is of its type and can be stored: a token made by hand may be anything."""
-        texts: tuple[object, ...] = (self.token_type, self.scope, self.refresh_token, self.id_token, self.resource)
-        numbers: tuple[object, ...] = (self.expires_at, self.lifetime)
+        texts: list[object] = [self.token_type, self.scope, self.refresh_token, self.id_token, self.resource]
+        numbers: list[object] = [self.expires_at, self.lifetime]
+        mappings: list[object] = [self.extra]
         return (
             is_credential(self.access_token)
             and all(text is None or isinstance(text, str) for text in texts)
             and all(number is None or _number(number) == number for number in numbers)
-            and isinstance(self.extra, Mapping)
+            and all(isinstance(one, Mapping) for one in mappings)
         )
 
     def margin(self, leeway: float, share: float = 0.1) -> float:

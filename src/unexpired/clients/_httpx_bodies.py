@@ -95,8 +95,8 @@ def _kinds(module: Any) -> tuple[type[Any], type[Any]]:
 
     class Handed:
         def __init__(self, chunks: list[bytes], rest: Any, source: Any) -> None:
-            self._chunks = chunks
-            self._rest = rest
+            self._chunks: list[bytes] = chunks
+            self._rest: Any = rest
             self._source = source
 
         def is_whole(self) -> bool:
