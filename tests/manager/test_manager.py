@@ -200,3 +200,24 @@ def test_the_package_knows_its_version() -> None:
     assert unexpired.__version__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unexpired.nothing
+
+
+def test_on_the_login_page_nothing_is_refreshed() -> None:
+    """Inside the block a call that needs a new token fails at once and clearly; after it, all is as before."""
+    server = Server()
+    manager = manager_for(server)
+    with manager.login_page(), manager.login_page():
+        with pytest.raises(LoginRequired) as refused:
+            manager.token()
+    assert refused.value.reason == "login_page"
+    assert server.calls == 0
+    assert manager.token().access_token == "access 1"
+
+
+def test_a_program_may_build_the_address_itself() -> None:
+    """What would be in the address is on the error, also without a template; the way back stays on this site."""
+    manager = manager_for(Server(), None, login_fields={"return_to": "//evil.test", "code": lambda: "C1"})
+    with pytest.raises(LoginRequired) as refused:
+        manager.token()
+    assert refused.value.login_url is None
+    assert refused.value.fields == {"return_to": "/", "code": "C1"}
