@@ -206,9 +206,8 @@ def test_on_the_login_page_nothing_is_refreshed() -> None:
     """Inside the block a call that needs a new token fails at once and clearly; after it, all is as before."""
     server = Server()
     manager = manager_for(server)
-    with manager.login_page(), manager.login_page():
-        with pytest.raises(LoginRequired) as refused:
-            manager.token()
+    with manager.login_page(), manager.login_page(), pytest.raises(LoginRequired) as refused:
+        manager.token()
     assert refused.value.reason == "login_page"
     assert server.calls == 0
     assert manager.token().access_token == "access 1"
