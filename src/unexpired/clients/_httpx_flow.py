@@ -117,7 +117,8 @@ class HttpxFlow:
             yield request
             return
         manager = self._manager
-        token = manager.token(extensions.get(RESOURCE))
+        resource = extensions.get(RESOURCE)
+        token = manager.warm(resource) or manager.token(resource)
         dressed = self._dress(self._module, request, self._scheme, token)
         stream = request.stream
         rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
