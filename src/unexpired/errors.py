@@ -6,6 +6,7 @@
       + LoginRequired           ask the person to log in again
       + TemporarilyUnavailable  try again later (`retry_after` seconds)
       + ReplayRefused           send the request again yourself: the token is fresh, the body could not be repeated
+      + ApiError                see its `code`: the API refused the call itself (`ApiClient` only)
       + StoreError              fix the environment: the place where the session is kept refuses
       + ConfigurationError      fix the code, the settings or the client registration
       + GrantError              raised *by* grants to say how a token request ended; callers of a manager never see it
@@ -24,6 +25,7 @@ from typing import Any
 
 __all__ = [
     "AnswerLost",
+    "ApiError",
     "ConfigurationError",
     "GrantError",
     "LoginRequired",
@@ -106,6 +108,24 @@ class ReplayRefused(UnexpiredError):
 
     The token has been refreshed meanwhile, so sending the request again yourself, with a new body, works.
     """
+
+
+class ApiError(UnexpiredError):
+    """The API answered with an error, or not at all. Raised by `ApiClient`; nothing is wrong with the login.
+
+    *code* is the API's business code, the HTTP status where there is none, or -1 when no answer came. *message* is
+    what the API says about it, *body* its whole answer and *response* the client's response object: they are the
+    API's words to you, and may hold what it chose to put there.
+    """
+
+    def __init__(
+        self, code: float | str, message: str, body: Any = None, response: Any = None, *, key: str | None = None
+    ) -> None:
+        super().__init__(f"{message} ({code})", key=key)
+        self.code = code
+        self.message = message
+        self.body = body
+        self.response = response
 
 
 class StoreError(UnexpiredError):

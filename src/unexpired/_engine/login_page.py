@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from unexpired._core.login_page import check_template, fill_template, local_path
@@ -33,7 +33,7 @@ class LoginPage:
         return self._visits > 0 or (self._predicate is not None and self._predicate())
 
     @contextmanager
-    def visit(self) -> Iterator[None]:
+    def visit(self) -> Generator[None]:
         """The program is on its login page, from here to the end of the block."""
         with self._lock:
             self._visits += 1
