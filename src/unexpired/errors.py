@@ -14,7 +14,8 @@
         + Refused               the server said no (RFC 6749 §5.2)
         + AnswerLost            the server may or may not have processed it
 
-No message, attribute or cause of these errors holds a token, a secret or a server's error text. All can be pickled.
+No message, attribute or cause of these errors holds a token, a secret or an authorization server's error text; what an
+API says to the program's own calls is in `ApiError`. All can be pickled.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ class ReplayRefused(UnexpiredError):
 class ApiError(UnexpiredError):
     """The API answered with an error, or not at all. Raised by `ApiClient`; nothing is wrong with the login.
 
-    *code* is the API's business code, the HTTP status where there is none, or -1 when no answer came. *message* is
-    what the API says about it, *body* its whole answer and *response* the client's response object: they are the
-    API's words to you, and may hold what it chose to put there.
+    *code* is the API's business code as it was sent, the HTTP status of a failure, or -1 when no answer came, only
+    half of one, or one that cannot be read. *message* is what the API says about it, or the status's reason; *body* is
+    the whole answer and *response* the client's response object, None without an answer. They are the API's words to
+    you, and may hold what it chose to put there; `repr` and `str` show code and message only.
     """
 
     def __init__(

@@ -12,6 +12,8 @@ import httpx2
 from unexpired._core.scheme import Scheme
 from unexpired.api._answers import Envelope
 from unexpired.api._calls import Calls, Encoding, Options
+from unexpired.api._endings import Endings
+from unexpired.api._loading import Loading
 from unexpired.errors import LoginRequired
 from unexpired.manager import TokenManager
 
@@ -39,17 +41,17 @@ class Client(ABC, Generic[C]):
     """The settings and the verbs, which are the same for both clients."""
 
     def __init__(self, base_url: str, manager: TokenManager, settings: Settings) -> None:
+        if unknown := settings.keys() - Settings.__optional_keys__:
+            raise TypeError(f"{type(self).__name__} takes no {min(unknown)!r}")
         self._scheme = settings.get("scheme") or Scheme.bearer()
         self._manager = manager
         self._calls = Calls(
-            manager,
             envelope=settings.get("envelope") or Envelope.of(self._scheme),
             encoding=settings.get("encoding", "json"),
             unwrap=settings.get("unwrap", False),
-            on_loading=settings.get("on_loading"),
         )
-        self._on_login_required = settings.get("on_login_required")
-        self._clear_user = settings.get("clear_user")
+        self._loading = Loading(settings.get("on_loading"))
+        self._endings = Endings(manager, settings.get("clear_user"), settings.get("on_login_required"))
         self._http_settings: dict[str, Any] = {
             "base_url": base_url,
             "headers": settings.get("headers"),
@@ -87,7 +89,7 @@ class Client(ABC, Generic[C]):
 
     def loading(self, text: str = "Loading …") -> AbstractContextManager[None]:
         """Show a spinner on the terminal while calls are under way, until the ``with`` block ends (needs rich)."""
-        return self._calls.loading(text)
+        return self._loading.spinner(text)
 
     def login_page(self) -> AbstractContextManager[None]:
         """Inside the ``with`` block nothing is refreshed, and a refused call raises LoginRequired at once."""

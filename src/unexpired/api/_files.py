@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import IO, Any
 
 from unexpired.api._showing import Progress
 
-__all__ = ["Counted", "opened", "sink"]
+__all__ = ["Counted", "opened", "sink", "total_of"]
 
 
 class Counted:
-    """A file that tells how much of it has been read. Going back to its start, for a replay, starts the count anew."""
+    """A file that tells how much of it has been read. Going back to its start, for a replay, starts the count anew.
+
+    It has no descriptor, because that tells a wrong length of pipes and of files that decompress: what can be sought in
+    is measured by that, what can not is sent in chunks.
+    """
 
     def __init__(self, file: IO[bytes], progress: Progress | None) -> None:
         self._file = file
@@ -43,10 +48,6 @@ class Counted:
     def tell(self) -> int:
         """Where it is."""
         return self._file.tell()
-
-    def fileno(self) -> int:
-        """The descriptor, from which its length is known."""
-        return self._file.fileno()
 
 
 def _size(file: IO[bytes]) -> int | None:
@@ -77,7 +78,7 @@ def sink(target: str | os.PathLike[str] | IO[bytes]) -> Generator[IO[bytes]]:
         yield target
         return
     path = Path(target)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
             yield file

@@ -25,17 +25,27 @@ class Spinner:
             self._status = Console(stderr=True).status(text)
         self._lock = threading.Lock()
         self._turning = False
+        self._closed = False
 
     def __call__(self, active: int) -> None:
         """*active* calls are under way now."""
         with self._lock:
-            if self._status is None or self._turning == (active > 0):
-                return
-            self._turning = active > 0
-            if self._turning:
-                self._status.start()
-            else:
-                self._status.stop()
+            self._turn(active > 0 and not self._closed)
+
+    def close(self) -> None:
+        """Stop for good: another thread may still be about to tell of calls."""
+        with self._lock:
+            self._closed = True
+            self._turn(False)
+
+    def _turn(self, on: bool) -> None:
+        if self._status is None or self._turning == on:
+            return
+        self._turning = on
+        if on:
+            self._status.start()
+        else:
+            self._status.stop()
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from inspect import isawaitable
 from types import TracebackType
 from typing import IO, Any, Self, Unpack
 
 import httpx2
 
-from unexpired.api._answers import broken, failed
+from unexpired.api._answers import broken, checked, failed, is_of, may_hold_code
 from unexpired.api._calls import Options
 from unexpired.api._client import TROUBLE, Client, Settings
 from unexpired.api._files import Counted, opened, sink, total_of
@@ -43,28 +42,33 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
 
     async def request(self, method: str, path: str, body: Any = None, **options: Unpack[Options]) -> Any:
         """See `ApiClient.request`."""
-        with self._calls.counted():
-            response = await self.response(method, path, body, **options)
-            return self._calls.result(response, options)
+        return self._calls.result(await self.response(method, path, body, **options), options)
 
     async def response(self, method: str, path: str, body: Any = None, **options: Unpack[Options]) -> httpx2.Response:
         """See `ApiClient.response`."""
-        async with self._telling():
-            return await self._http.request(method, path, **self._calls.arguments(body, options))
+        arguments = self._calls.arguments(body, options)
+        with self._loading:
+            return await self._send(method, path, arguments)
 
     @asynccontextmanager
     async def stream(
         self, method: str, path: str, body: Any = None, **options: Unpack[Options]
     ) -> AsyncGenerator[httpx2.Response]:
         """See `ApiClient.stream`."""
-        with self._calls.counted():
-            async with self._telling():
-                arguments = self._calls.arguments(body, options)
-                async with self._http.stream(method, path, **arguments) as response:
-                    if response.status_code >= 400:
-                        await response.aread()
-                        raise failed(response)
-                    yield response
+        arguments = self._calls.arguments(body, options)
+        with self._loading:
+            response = await self._send(method, path, arguments, stream=True)
+            try:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise failed(response)
+                yield response
+            except httpx2.RequestError as error:
+                if is_of(error, response):
+                    raise broken(error, response) from error
+                raise
+            finally:
+                await response.aclose()
 
     async def upload(
         self,
@@ -91,8 +95,11 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
     ) -> int:
         """See `ApiClient.download`."""
         async with self.stream("GET", path, **options) as response:
+            if may_hold_code(response, self._calls.envelope):
+                await response.aread()
+                checked(response, self._calls.envelope)
+            done, total = 0, total_of(response.headers)
             with sink(target) as file:
-                done, total = 0, total_of(response.headers)
                 async for chunk in response.aiter_bytes():
                     file.write(chunk)
                     done += len(chunk)
@@ -104,8 +111,8 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
         self, path: str, credentials: Any, *, fields: Mapping[str, str] | None = None, **options: Unpack[Options]
     ) -> Any:
         """See `ApiClient.login`."""
-        options["authenticated"], options["unwrap"] = False, False
-        body = await self.request("POST", path, credentials, **options)
+        whole = Options(authenticated=False, unwrap=False, into=None)
+        body = await self.request("POST", path, credentials, **(options | whole))
         await self._manager.alogin(self._calls.seed(body, fields))
         return body
 
@@ -121,21 +128,14 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
     ) -> None:
         await self.aclose()
 
-    @asynccontextmanager
-    async def _telling(self) -> AsyncGenerator[None]:
+    async def _send(
+        self, method: str, path: str, arguments: dict[str, Any], *, stream: bool = False
+    ) -> httpx2.Response:
+        http = self._http
         try:
-            yield
+            return await http.send(http.build_request(method, path, **arguments), stream=stream)
         except LoginRequired as error:
-            if self._calls.is_news(error):
-                if self._clear_user is not None:
-                    await _done(self._clear_user())
-                if self._on_login_required is not None:
-                    await _done(self._on_login_required(error))
+            await self._endings.atell(error)
             raise
         except TROUBLE as error:
             raise broken(error) from error
-
-
-async def _done(said: object) -> None:
-    if isawaitable(said):
-        await said

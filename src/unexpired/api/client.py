@@ -10,7 +10,7 @@ from typing import IO, Any, Self, Unpack
 
 import httpx2
 
-from unexpired.api._answers import broken, failed
+from unexpired.api._answers import broken, checked, failed, is_of, may_hold_code
 from unexpired.api._calls import Options
 from unexpired.api._client import TROUBLE, Client, Settings
 from unexpired.api._files import Counted, opened, sink, total_of
@@ -47,27 +47,41 @@ class ApiClient(Client[Any]):
         self._http = httpx2.Client(transport=carrier, **self._http_settings)
 
     def request(self, method: str, path: str, body: Any = None, **options: Unpack[Options]) -> Any:
-        """See the class; takes `Options`."""
-        with self._calls.counted():
-            response = self.response(method, path, body, **options)
-            return self._calls.result(response, options)
+        """Make a call and return the body of its answer; see `Options`.
+
+        Raises ApiError (*code* is the business code, the HTTP status, or -1 without an answer), LoginRequired when
+        the login is over, and what `TokenManager.token` raises besides.
+        """
+        return self._calls.result(self.response(method, path, body, **options), options)
 
     def response(self, method: str, path: str, body: Any = None, **options: Unpack[Options]) -> httpx2.Response:
-        """The whole response, whatever its status; raises ApiError only where there is none."""
-        with self._telling():
-            return self._http.request(method, path, **self._calls.arguments(body, options))
+        """The whole response, read, whatever its status or code; raises ApiError only where there is none."""
+        arguments = self._calls.arguments(body, options)
+        with self._loading:
+            return self._send(method, path, arguments)
 
     @contextmanager
     def stream(
         self, method: str, path: str, body: Any = None, **options: Unpack[Options]
     ) -> Generator[httpx2.Response]:
-        """A response whose body is read as it comes: ``with api.stream("GET", "/events") as response``."""
+        """A response whose body is read as it comes: ``with api.stream("GET", "/events") as response``.
+
+        Raises ApiError for an HTTP failure, and where the connection breaks off inside the block.
+        """
         arguments = self._calls.arguments(body, options)
-        with self._calls.counted(), self._telling(), self._http.stream(method, path, **arguments) as response:
-            if response.status_code >= 400:
-                response.read()
-                raise failed(response)
-            yield response
+        with self._loading:
+            response = self._send(method, path, arguments, stream=True)
+            try:
+                if response.status_code >= 400:
+                    response.read()
+                    raise failed(response)
+                yield response
+            except httpx2.RequestError as error:
+                if is_of(error, response):
+                    raise broken(error, response) from error
+                raise
+            finally:
+                response.close()
 
     def upload(
         self,
@@ -93,13 +107,17 @@ class ApiClient(Client[Any]):
         **options: Unpack[Options],
     ) -> int:
         """GET into a file; how many bytes. A path gets the file only when it is whole."""
-        with self.stream("GET", path, **options) as response, sink(target) as file:
+        with self.stream("GET", path, **options) as response:
+            if may_hold_code(response, self._calls.envelope):
+                response.read()
+                checked(response, self._calls.envelope)
             done, total = 0, total_of(response.headers)
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+            with sink(target) as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
         return done
 
     def login(
@@ -109,8 +127,8 @@ class ApiClient(Client[Any]):
 
         *fields* says where its answer has what: ``{"access_token": "data.Token"}``. Returns the whole body.
         """
-        options["authenticated"], options["unwrap"] = False, False
-        body = self.request("POST", path, credentials, **options)
+        whole = Options(authenticated=False, unwrap=False, into=None)
+        body = self.request("POST", path, credentials, **(options | whole))
         self._manager.login(self._calls.seed(body, fields))
         return body
 
@@ -126,16 +144,12 @@ class ApiClient(Client[Any]):
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _telling(self) -> Generator[None]:
+    def _send(self, method: str, path: str, arguments: dict[str, Any], *, stream: bool = False) -> httpx2.Response:
+        http = self._http
         try:
-            yield
+            return http.send(http.build_request(method, path, **arguments), stream=stream)
         except LoginRequired as error:
-            if self._calls.is_news(error):
-                if self._clear_user is not None:
-                    self._clear_user()
-                if self._on_login_required is not None:
-                    self._on_login_required(error)
+            self._endings.tell(error)
             raise
         except TROUBLE as error:
             raise broken(error) from error
