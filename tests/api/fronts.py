@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
@@ -76,6 +76,18 @@ def post(path: str, body: Any = None, **options: Any) -> Job:
 class Front(Mode):
     """How callers run: ``threads`` share an `ApiClient`; tasks of ``asyncio`` or ``trio`` an `AsyncApiClient`."""
 
+    def start(self, options: dict[str, Any], jobs: Sequence[Any]) -> Future[list[Outcome]]:
+        """Begin all *jobs*, which take an `Api` of this module."""
+        return super().start(options, jobs)
+
+    def run(self, options: dict[str, Any], jobs: Sequence[Any]) -> list[Outcome]:
+        """Run them."""
+        return super().run(options, jobs)
+
+    def one(self, options: dict[str, Any], job: Any) -> Any:
+        """Run one."""
+        return super().one(options, job)
+
     def settings(self, server: ServerHandle, manager: TokenManager, dialect: Dialect, **more: Any) -> dict[str, Any]:
         """What a client of *dialect* is made of."""
         encoding = "form" if dialect.name == "A" else "json"
@@ -84,7 +96,7 @@ class Front(Mode):
 
     def answering(self, respond: Callable[[httpx2.Request], httpx2.Response], **more: Any) -> dict[str, Any]:
         """What a client of an API in this process is made of."""
-        manager = TokenManager(lambda _: ANSWER, store=MemoryStore())
+        manager = TokenManager(lambda _: {**ANSWER, "access_token": "newer"}, store=MemoryStore())
         manager.login(ANSWER)
         return {"base_url": "http://api.test", "manager": manager, "transport": httpx2.MockTransport(respond), **more}
 

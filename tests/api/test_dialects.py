@@ -157,7 +157,7 @@ def test_an_ended_login_on_the_login_page(server: ServerHandle, front: Front) ->
 
 
 def test_login_of_the_application(server: ServerHandle, front: Front) -> None:
-    """`login` posts credentials without a token, maps the answer, and stores the session; a wrong one stores nothing."""
+    """`login` posts credentials without a token, maps the answer, stores the session; a wrong one stores nothing."""
     manager = TokenManager(lambda _: {}, store=MemoryStore(), key="b")
     fields = {"access_token": "data.Token"}
 

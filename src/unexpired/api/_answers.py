@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, cast, get_args
 
@@ -144,7 +144,7 @@ def parser(kind: Any) -> Any:
     """
     pydantic, msgspec = _optional("pydantic"), _optional("msgspec")
     if msgspec is not None and (pydantic is None or _holds_struct(kind, msgspec)):
-        return lambda value: msgspec.convert(value, kind)
+        return partial(msgspec.convert, type=kind)
     if pydantic is None:
         raise ConfigurationError("into= needs pydantic or msgspec: install one of them")
     try:

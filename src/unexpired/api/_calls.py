@@ -44,7 +44,7 @@ class Calls:
 
     def __init__(self, *, envelope: Envelope | None, encoding: Encoding, unwrap: bool) -> None:
         self.envelope = envelope
-        self._encoding = _checked_encoding(encoding)
+        self._encoding: Encoding = _checked_encoding(encoding)
         self._unwrap = unwrap
         if unwrap:
             self._needs_envelope()
@@ -52,7 +52,7 @@ class Calls:
     def arguments(self, body: Any, options: Options) -> dict[str, Any]:
         """The call as httpx2 takes it. Raises, before anything is sent, for options that cannot work."""
         arguments: dict[str, Any] = {}
-        encoding: Encoding | None = self._encoding
+        encoding: Encoding = self._encoding
         if options:
             if unknown := options.keys() - Options.__optional_keys__:
                 raise TypeError(f"a call takes no {min(unknown)!r}: its options are unexpired.api.Options")
@@ -63,7 +63,8 @@ class Calls:
         return arguments
 
     def _with_options(self, options: Options) -> dict[str, Any]:
-        arguments = {name: options[name] for name in _AS_THEY_ARE if options.get(name) is not None}
+        given = cast("Mapping[str, Any]", options)
+        arguments = {name: given[name] for name in _AS_THEY_ARE if given.get(name) is not None}
         if "timeout" in options:
             arguments["timeout"] = options["timeout"]
         extensions: dict[str, Any] = {}
@@ -75,8 +76,8 @@ class Calls:
             arguments["extensions"] = extensions
         if options.get("unwrap"):
             self._needs_envelope()
-        if options.get("into") is not None:
-            parser(options["into"])
+        if (kind := options.get("into")) is not None:
+            parser(kind)
         return arguments
 
     def result(self, response: httpx2.Response, options: Options) -> Any:

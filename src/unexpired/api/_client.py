@@ -17,7 +17,7 @@ from unexpired.api._loading import Loading
 from unexpired.errors import LoginRequired
 from unexpired.manager import TokenManager
 
-__all__ = ["TROUBLE", "Client", "Settings"]
+__all__ = ["TROUBLE", "Client", "Settings", "addressed"]
 
 C = TypeVar("C")
 TROUBLE = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
@@ -94,3 +94,10 @@ class Client(ABC, Generic[C]):
     def login_page(self) -> AbstractContextManager[None]:
         """Inside the ``with`` block nothing is refreshed, and a refused call raises LoginRequired at once."""
         return self._manager.login_page()
+
+
+def addressed(path: str, arguments: dict[str, Any]) -> str | httpx2.URL:
+    """*path* with the parameters of the call added: httpx2 itself would drop those that it has already."""
+    if "?" in path and "params" in arguments:
+        return httpx2.URL(path).copy_merge_params(arguments.pop("params"))
+    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import IO, Any, Self, Unpack
 
@@ -12,7 +12,7 @@ import httpx2
 
 from unexpired.api._answers import broken, checked, failed, is_of, may_hold_code
 from unexpired.api._calls import Options
-from unexpired.api._client import TROUBLE, Client, Settings
+from unexpired.api._client import TROUBLE, Client, Settings, addressed
 from unexpired.api._files import Counted, opened, sink, total_of
 from unexpired.api._showing import Progress
 from unexpired.clients.httpx2 import AsyncTokenTransport
@@ -100,11 +100,13 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
                 checked(response, self._calls.envelope)
             done, total = 0, total_of(response.headers)
             with sink(target) as file:
-                async for chunk in response.aiter_bytes():
-                    file.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
+                # Left to the garbage collector, a body that nobody wants to the end would be a warning under trio.
+                async with aclosing(response.aiter_bytes()) as chunks:
+                    async for chunk in chunks:
+                        file.write(chunk)
+                        done += len(chunk)
+                        if progress is not None:
+                            progress(done, total)
         return done
 
     async def login(
@@ -133,7 +135,7 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
     ) -> httpx2.Response:
         http = self._http
         try:
-            return await http.send(http.build_request(method, path, **arguments), stream=stream)
+            return await http.send(http.build_request(method, addressed(path, arguments), **arguments), stream=stream)
         except LoginRequired as error:
             await self._endings.atell(error)
             raise

@@ -12,7 +12,7 @@ import httpx2
 
 from unexpired.api._answers import broken, checked, failed, is_of, may_hold_code
 from unexpired.api._calls import Options
-from unexpired.api._client import TROUBLE, Client, Settings
+from unexpired.api._client import TROUBLE, Client, Settings, addressed
 from unexpired.api._files import Counted, opened, sink, total_of
 from unexpired.api._showing import Progress
 from unexpired.clients.httpx2 import TokenTransport
@@ -147,7 +147,7 @@ class ApiClient(Client[Any]):
     def _send(self, method: str, path: str, arguments: dict[str, Any], *, stream: bool = False) -> httpx2.Response:
         http = self._http
         try:
-            return http.send(http.build_request(method, path, **arguments), stream=stream)
+            return http.send(http.build_request(method, addressed(path, arguments), **arguments), stream=stream)
         except LoginRequired as error:
             self._endings.tell(error)
             raise
