@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.api.fronts import Api, Front, get
 from tests.dialects.dialects import A, B, Dialect, grant_a, manager_a, manager_b
-from unexpired import ApiError, LoginRequired, TokenManager
+from unexpired import ApiError, ConfigurationError, LoginRequired, TokenManager
 from unexpired.stores import FileStore, MemoryStore
 from unexpired.testing import ServerHandle, server_process
 
@@ -178,11 +179,18 @@ def test_login_without_a_token(server: ServerHandle, front: Front) -> None:
     manager = TokenManager(lambda _: {}, store=MemoryStore(), key="b")
 
     async def job(api: Api) -> Any:
-        with pytest.raises(Exception, match="access_token or a refresh_token"):
+        with pytest.raises(ConfigurationError, match="access_token or a refresh_token"):
             await api.call("login", "/login", {"user": "alice", "password": "wonderland"})
         return None
 
+    async def other(api: Api) -> Any:
+        with pytest.raises(ConfigurationError, match="did not answer with a JSON object"):
+            await api.call("login", "/login", {})
+        return None
+
     assert front.one(front.settings(server, manager, B), job) is None
+    listed = front.answering(lambda _: httpx2.Response(200, json=["a token"])) | {"manager": manager}
+    assert front.one(listed, other) is None
     assert manager.session() is None
 
 
