@@ -181,6 +181,15 @@ class Pieces(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     def __init__(self, pieces: list[bytes], error: Exception | None = None) -> None:
         self._pieces = pieces
         self._error = error
+        self.closed = 0
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed += 1
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.closed += 1
 
     def __iter__(self) -> Any:
         yield from self._pieces
@@ -264,6 +273,18 @@ def test_other_errors_inside_a_stream(front: Front, known: bool) -> None:
     with pytest.raises(httpx2.ConnectError) as caught:
         front.one(front.answering(lambda _: httpx2.Response(200)), job)
     assert caught.value is error
+
+
+def test_a_stream_that_is_left_is_closed(front: Front) -> None:
+    """A response that was not read to its end is closed, so that its connection is free again."""
+    body = Pieces([b"abc"])
+
+    async def job(api: Api) -> Any:
+        async with api.stream("GET", "/"):
+            return body.closed
+
+    assert front.one(front.answering(lambda _: httpx2.Response(200, stream=body)), job) == 0
+    assert body.closed > 0
 
 
 def test_event_stream(server: ServerHandle, front: Front) -> None:

@@ -122,6 +122,16 @@ def test_a_closed_spinner_stays_so(terminal: Terminal) -> None:
     assert terminal.text == ""
 
 
+def test_a_block_that_ends_before_its_calls(terminal: Terminal) -> None:
+    """A spinner that still turns at the end of its block is stopped, and gives the cursor back."""
+    with on(terminal):
+        spinner = Spinner("Fetching")
+        spinner(1)
+        assert "\x1b[?25h" not in terminal.text
+        spinner.close()
+    assert "\x1b[?25h" in terminal.text
+
+
 @pytest.mark.usefixtures("no_rich")
 def test_without_rich(front: Front, terminal: Terminal) -> None:
     """Without rich both helpers work and show nothing."""
