@@ -9,9 +9,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bursts, processes, waiters, warm
+from benchmarks import bursts, front, processes, waiters, warm
 
-PARTS = {"warm": warm.rows, "bursts": bursts.rows, "waiters": waiters.rows, "processes": processes.rows}
+PARTS = {
+    "warm": warm.rows,
+    "front": front.rows,
+    "bursts": bursts.rows,
+    "waiters": waiters.rows,
+    "processes": processes.rows,
+}
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_engine": ("_core", "errors", "events"),
     "manager": ("_core", "_engine", "stores", "grants", "seeds", "errors", "events"),
     "clients": BELOW_CLIENTS,
-    "api": ("clients", *BELOW_CLIENTS),
+    "api": ("clients", "grants", *BELOW_CLIENTS),
     "profiles": ("api", "clients", "grants", "stores", *BELOW_CLIENTS),
     "testing": ("stores", "grants", *BELOW_CLIENTS),
     "cli": EVERYTHING,
@@ -92,7 +92,7 @@ MAY_LOAD: dict[str, str] = {
         for client in ("aiohttp", "grpc", "httpx", "niquests", "pyreqwest", "requests", "urllib3")
     },
     # The token endpoint is called with httpx2 too, from one place.
-    "httpx2": r"clients/_?httpx2(_\w+)?\.py|grants/_http\.py|cli/.*",
+    "httpx2": r"clients/_?httpx2(_\w+)?\.py|grants/_http\.py|api/.*|cli/.*",
     # Logging in and out from a task writes the store on a worker thread.
     "anyio": r"clients/.*|_engine/driving\.py",
     "click": r"cli/.*",
@@ -102,7 +102,9 @@ MAY_LOAD: dict[str, str] = {
     "platformdirs": r"stores/.*|profiles\.py|cli/.*",
     "psycopg": r"stores/postgres\.py",
     "redis": r"stores/redis\.py",
-    "rich": r"cli/.*",
+    "msgspec": r"api/.*",
+    "pydantic": r"api/.*",
+    "rich": r"cli/.*|api/_showing\.py",
     "sniffio": r"clients/.*|_engine/.*|manager\.py",
     "trio": r"clients/.*|_engine/.*|manager\.py|cli/.*",
     "uvicorn": r"testing/.*",

@@ -6,6 +6,7 @@
       + LoginRequired           ask the person to log in again
       + TemporarilyUnavailable  try again later (`retry_after` seconds)
       + ReplayRefused           send the request again yourself: the token is fresh, the body could not be repeated
+      + ApiError                see its `code`: the API refused the call itself (`ApiClient` only)
       + StoreError              fix the environment: the place where the session is kept refuses
       + ConfigurationError      fix the code, the settings or the client registration
       + GrantError              raised *by* grants to say how a token request ended; callers of a manager never see it
@@ -13,7 +14,8 @@
         + Refused               the server said no (RFC 6749 §5.2)
         + AnswerLost            the server may or may not have processed it
 
-No message, attribute or cause of these errors holds a token, a secret or a server's error text. All can be pickled.
+No message, attribute or cause of these errors holds a token, a secret or an authorization server's error text; what an
+API says to the program's own calls is in `ApiError`. All can be pickled.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 
 __all__ = [
     "AnswerLost",
+    "ApiError",
     "ConfigurationError",
     "GrantError",
     "LoginRequired",
@@ -106,6 +109,25 @@ class ReplayRefused(UnexpiredError):
 
     The token has been refreshed meanwhile, so sending the request again yourself, with a new body, works.
     """
+
+
+class ApiError(UnexpiredError):
+    """The API answered with an error, or not at all. Raised by `ApiClient`; nothing is wrong with the login.
+
+    *code* is the API's business code as it was sent, the HTTP status of a failure, or -1 when no answer came, only
+    half of one, or one that cannot be read. *message* is what the API says about it, or the status's reason; *body* is
+    the whole answer and *response* the client's response object, None without an answer. They are the API's words to
+    you, and may hold what it chose to put there; `repr` and `str` show code and message only.
+    """
+
+    def __init__(
+        self, code: float | str, message: str, body: Any = None, response: Any = None, *, key: str | None = None
+    ) -> None:
+        super().__init__(f"{message} ({code})", key=key)
+        self.code = code
+        self.message = message
+        self.body = body
+        self.response = response
 
 
 class StoreError(UnexpiredError):

@@ -9,6 +9,7 @@ import pytest
 from unexpired import errors, events
 from unexpired.errors import (
     AnswerLost,
+    ApiError,
     ConfigurationError,
     GrantError,
     LoginRequired,
@@ -26,6 +27,7 @@ EACH = [
     LoginRequired("text", key="alice", reason="step_up", login_url="/login?r=%2F", challenge={"acr_values": "mfa"}),
     TemporarilyUnavailable("text", key="alice", retry_after=1.5),
     ReplayRefused("text", key="alice"),
+    ApiError(7, "text", {"secret": "RT-secret"}, key="alice"),
     StoreError("text", key="alice"),
     ConfigurationError("text", key="alice"),
     GrantError("text", key="alice"),
@@ -42,7 +44,8 @@ def test_every_error_survives_pickling_with_all_it_carries(error: UnexpiredError
     assert callable(again)
     twin = again(error)
     assert type(twin) is type(error)
-    assert str(twin) == "text"
+    assert str(twin) == str(error)
+    assert str(twin).startswith("text")
     assert twin.key == "alice"
     assert vars(twin) == vars(error)
 

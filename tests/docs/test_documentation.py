@@ -15,12 +15,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from unexpired import LoginRequired
+from unexpired import ApiClient, LoginRequired
 from unexpired.testing import API_FAULT_KINDS, FAULT_KINDS, ServerConfig, ServerHandle, running_server
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if page.stem != "template")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DEFINED = re.compile(r"^def (test_\w+)", re.MULTILINE)
+TEST = re.compile(r"`(test_\w+)`")
 LINK = re.compile(r"\]\(((?!https?:)[^)#]+)(?:#[^)]*)?\)")
 CloseLater = Callable[[dict[str, Any]], object]
 ADDRESSES = ("https://id.example.com", "https://crm.example.com")
@@ -47,7 +49,7 @@ def close_later() -> Iterator[CloseLater]:
     """Takes the names of a block, and closes the clients among them when the page is done."""
     with ExitStack() as stack:
         yield lambda names: [
-            stack.callback(value.close) for value in names.values() if isinstance(value, httpx2.Client)
+            stack.callback(value.close) for value in names.values() if isinstance(value, httpx2.Client | ApiClient)
         ]
 
 
@@ -136,3 +138,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     """A link to a file of the repository leads to one."""
     missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    """A test that a page gives as proof is there."""
+    named = set(TEST.findall(page.read_text()))
+    written = {name for path in (ROOT / "tests").rglob("test_*.py") for name in DEFINED.findall(path.read_text())}
+    assert named - written == set()

@@ -71,11 +71,13 @@ class BusinessCode:
     ConfigurationError for an empty path, a value that is no code, and a code in two sets.
     """
 
-    __slots__ = ("_at_start", "_filter", "_key", "_path", "_table")
+    __slots__ = ("_at_start", "_filter", "_key", "_path", "_table", "ok", "path")
 
     def __init__(
         self, path: str, *, expired: Iterable[Code], login_required: Iterable[Code], ok: Iterable[Code]
     ) -> None:
+        self.path = path
+        self.ok = tuple(ok)
         self._path = tuple(path.split("."))
         if not all(self._path):
             raise ConfigurationError('code= must be a path of names such as "code" or "error.code"')
@@ -83,7 +85,7 @@ class BusinessCode:
         self._add("expired", Verdict.EXPIRED, expired)
         self._add("login_required", Verdict.LOGIN_REQUIRED, login_required)
         refusals = tuple(self._table)
-        self._add("ok", Verdict.ACCEPTED, ok)
+        self._add("ok", Verdict.ACCEPTED, self.ok)
         self._key = f'"{self._path[-1]}"'.encode()
         self._filter = self._make_filter(refusals)
         self._at_start: re.Pattern[bytes] | None = None
