@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from unexpired import errors, events
-from unexpired._core.scheme import Answer, InCookie, InHeader, InQuery, Judgement, Scheme, Verdict
-from unexpired._core.session import Session
-from unexpired._core.token import Token
-from unexpired.errors import (
-    ApiError,
-    ConfigurationError,
-    LoginRequired,
-    ReplayRefused,
-    StoreError,
-    TemporarilyUnavailable,
-    UnexpiredError,
-)
-from unexpired.manager import TokenManager
-from unexpired.seeds import seed_from_environ, seed_from_file
-
 if TYPE_CHECKING:
+    from unexpired import errors, events
+    from unexpired._core.scheme import Answer, InCookie, InHeader, InQuery, Judgement, Scheme, Verdict
+    from unexpired._core.session import Session
+    from unexpired._core.token import Token
     from unexpired.api import ApiClient, AsyncApiClient
+    from unexpired.errors import (
+        ApiError,
+        ConfigurationError,
+        LoginRequired,
+        ReplayRefused,
+        StoreError,
+        TemporarilyUnavailable,
+        UnexpiredError,
+    )
+    from unexpired.manager import TokenManager
+    from unexpired.seeds import seed_from_environ, seed_from_file
 
     __version__: str
 
@@ -51,14 +51,44 @@ __all__ = [
     "seed_from_file",
 ]
 
+# Names are loaded when they are first asked for: `import unexpired` costs next to nothing.
+_HOMES = {
+    "Answer": "unexpired._core.scheme",
+    "ApiClient": "unexpired.api",
+    "ApiError": "unexpired.errors",
+    "AsyncApiClient": "unexpired.api",
+    "ConfigurationError": "unexpired.errors",
+    "InCookie": "unexpired._core.scheme",
+    "InHeader": "unexpired._core.scheme",
+    "InQuery": "unexpired._core.scheme",
+    "Judgement": "unexpired._core.scheme",
+    "LoginRequired": "unexpired.errors",
+    "ReplayRefused": "unexpired.errors",
+    "Scheme": "unexpired._core.scheme",
+    "Session": "unexpired._core.session",
+    "StoreError": "unexpired.errors",
+    "TemporarilyUnavailable": "unexpired.errors",
+    "Token": "unexpired._core.token",
+    "TokenManager": "unexpired.manager",
+    "UnexpiredError": "unexpired.errors",
+    "Verdict": "unexpired._core.scheme",
+    "seed_from_environ": "unexpired.seeds",
+    "seed_from_file": "unexpired.seeds",
+}
+
 
 def __getattr__(name: str) -> object:
-    if name in ("ApiClient", "AsyncApiClient"):
-        from unexpired import api  # noqa: PLC0415 - loads an HTTP client, which `import unexpired` does not
-
-        return getattr(api, name)
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - costs time that most programs need not spend
+        value: object = import_module("importlib.metadata").version("unexpired")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in ("errors", "events"):
+        value = import_module(f"unexpired.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return version("unexpired")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
@@ -26,12 +25,17 @@ from unexpired._engine.login_page import LoginPage
 from unexpired._engine.telling import Listener
 from unexpired.errors import LoginRequired
 from unexpired.events import Event, LoggedIn, LoggedOut
-from unexpired.grants import as_grant
 from unexpired.seeds import fingerprint, first_token
 
 __all__ = ["TokenManager"]
 
 _E = TypeVar("_E", bound=Event)
+
+
+def _as_grant(grant: Grant | GrantFunction) -> Grant:
+    from unexpired.grants import as_grant  # noqa: PLC0415 - `import unexpired` is quicker without it
+
+    return as_grant(grant)
 
 
 class TokenManager:
@@ -91,7 +95,7 @@ class TokenManager:
         arguments.check_store(store)
         arguments.check_durations(**durations)
         self.key = key
-        self._grant = as_grant(grant)
+        self._grant = _as_grant(grant)
         self._policy = Policy(
             **durations,
             reuse_grace=self._grant.reuse_grace,
@@ -99,7 +103,7 @@ class TokenManager:
         )
         self._page = LoginPage(login_url, login_fields, on_login_page)
         self._cell = cell_for(store, key)
-        self._owner = secrets.token_hex(8)
+        self._owner = os.urandom(8).hex()
         self._desk = Desk(self._cell, self._policy, self._refresh_ahead)
         self._stamp = self._cell.stamp
         self.exchange = Exchange(
@@ -235,7 +239,7 @@ class TokenManager:
 
     def _begin(self, token: Token | Mapping[str, Any], *, once: bool) -> Session:
         arguments.check_token(token)
-        first, login_id = first_token(token, self._policy.default_lifetime), secrets.token_hex(16)
+        first, login_id = first_token(token, self._policy.default_lifetime), os.urandom(16).hex()
         flow = changes.login(self.key, login_id, first, fingerprint(first), once=once)
         session = driving.change(flow, self._cell, self._grant)
         self._cell.adopt(session)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from unexpired._core.token import Token, is_credential
@@ -18,6 +16,8 @@ __all__ = ["fingerprint", "first_token", "seed_from_environ", "seed_from_file"]
 
 def fingerprint(token: Token | str) -> str:
     """What tells one seed from another, and nothing of what is in it."""
+    import hashlib  # noqa: PLC0415 - `import unexpired` is quicker without it
+
     parts = (token,) if isinstance(token, str) else (token.access_token, token.refresh_token or "")
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
@@ -48,7 +48,8 @@ def seed_from_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     Raises ConfigurationError when the file cannot be read, is not a JSON object, or has neither of the two tokens.
     """
     try:
-        answer: Any = json.loads(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            answer: Any = json.loads(file.read())
     except OSError as error:
         raise ConfigurationError(f"cannot read a token from {os.fspath(path)!r}: {error.strerror}") from None
     except (ValueError, RecursionError):

@@ -105,7 +105,7 @@ def test_later_calls_ask_nobody(kind: Kind, error: Exception, expected: type[Une
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hiccup_stays_silent(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a passing failure the whole group waits and tries once more, together (scenario 50)."""
-    monkeypatch.setattr("random.random", lambda: 0.3)
+    monkeypatch.setattr("unexpired._engine.flying.draw", lambda: 0.3)
     gate, calls = threading.Event(), 0
 
     def grant(session: Session) -> Mapping[str, Any]:

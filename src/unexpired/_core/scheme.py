@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -56,6 +55,8 @@ def origin_of(scheme: str, host: str, port: int | None = None) -> str:
     host = host.removeprefix("[").removesuffix("]")
     if ":" in host:
         try:
+            import ipaddress  # noqa: PLC0415 - `import unexpired` is quicker without it
+
             host = ipaddress.IPv6Address(host).compressed
         except ValueError:
             host = host.lower()

@@ -1,7 +1,8 @@
-"""The two clocks: UNIX time, and one that never jumps and runs while the machine sleeps."""
+"""The two clocks, UNIX time and one that never jumps and runs while the machine sleeps; and the dice."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ from functools import partial
 
 from unexpired._core.effects import Instant
 
-__all__ = ["TICK", "boot", "instant", "main_is_over"]
+__all__ = ["TICK", "boot", "draw", "instant", "main_is_over"]
 
 TICK = 0.5
 """Seconds; no sleep is longer, so that the end of the process is noticed."""
@@ -35,3 +36,8 @@ def instant(*, exiting: bool = False) -> Instant:
 def main_is_over() -> bool:
     """Whether the main thread has ended: the process lives only as long as its other non-daemon threads."""
     return not threading.main_thread().is_alive()
+
+
+def draw() -> float:
+    """A random number in [0, 1), also where a fork has copied the state of every generator."""
+    return int.from_bytes(os.urandom(7), "big") / 2**56

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from unexpired._core.session import Session
 from unexpired._core.suspicion import accepts, refuses
 from unexpired._core.token import Token
 from unexpired._engine.cell import Cell, Held, View, keep_suspicious
-from unexpired._engine.clock import boot, instant
+from unexpired._engine.clock import boot, draw, instant
 from unexpired._engine.flying import Flying
 from unexpired.errors import StoreError
 from unexpired.events import FreshTokenRefused
@@ -75,7 +74,7 @@ class Desk:
             return found
         held = self._look().held.get(carried.resource)
         age = boot() - held.since if held is not None else 0.0
-        chance = random.random()  # noqa: S311 - spreads refreshes, guards nothing
+        chance = draw()
         suspicions = self._cell.suspicions
         said = {name: refuses(suspicions.get(name), found.than, age, chance) for name in _names(carried, origin, place)}
         allowed = all(may for may, _ in said.values())

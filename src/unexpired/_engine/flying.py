@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import random
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,7 @@ from unexpired._core.session import Failure, Session
 from unexpired._core.token import Token
 from unexpired._engine import asking
 from unexpired._engine.circles import CURRENT, Waiting
-from unexpired._engine.clock import TICK, boot, instant, main_is_over
+from unexpired._engine.clock import TICK, boot, draw, instant, main_is_over
 from unexpired._engine.rooms import AsyncRoom, ThreadRoom, room_here
 from unexpired.errors import StoreError, UnexpiredError, place_of
 
@@ -240,7 +239,7 @@ def _keeper() -> threading.Thread | None:
 
 
 def _draw(_: Flying, __: effects.Draw) -> float:
-    return random.random()  # noqa: S311 - spreads retries, guards nothing
+    return draw()
 
 
 _PERFORM: dict[type[effects.Effect[Any]], Callable[[Flying, Any], object]] = {
