@@ -44,7 +44,7 @@ async def main() -> None:
         clear_user=user.clear,
         on_login_required=lambda over: print("log in at", over.login_url),
     ) as api:
-        if manager.session() is None:
+        if not manager.logged_in:
             with api.login_page():
                 credentials = {"user": USER, "password": os.environ["CRM_PASSWORD"]}
                 answer = await api.login("/login", credentials, fields={"access_token": "data.Token"})

@@ -51,6 +51,7 @@ CORE_MAY_IMPORT = {
     "base64",
     "binascii",
     "collections",
+    "copy",
     "dataclasses",
     "datetime",
     "email.utils",

@@ -166,6 +166,12 @@ class TokenManager:
         """The stored session as it is now, None when there never was one. Raises StoreError."""
         return self._cell.look().session
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether there is a login that has not ended, as stored now. Raises StoreError."""
+        session = self.session()
+        return session is not None and session.ended is None
+
     # -- login and logout ---------------------------------------------------------------------------------------
 
     def login(self, token: Token | Mapping[str, Any]) -> Session:

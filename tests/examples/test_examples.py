@@ -60,6 +60,7 @@ def test_dialect_query(server: ServerHandle, tmp_path: Path) -> None:
     assert (server.stats().token_posts, server.stats().logins) == (1, 1)
     server.revoke_family()
     assert run(*call)[:2] == (1, "log in at /login?redirect=%2Flist%3Fa%3D1&code=C1\n")
+    assert run(*call, CRM_PASSWORD="wonderland") == served
 
 
 def test_what_the_api_says(server: ServerHandle, tmp_path: Path) -> None:

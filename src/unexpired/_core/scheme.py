@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
@@ -174,6 +175,12 @@ class Scheme:
     def bearer(cls, **same: Unpack[_Options]) -> Self:
         """The token as ``Authorization: Bearer …`` (RFC 6750 §2.1). Takes the same options as `Scheme`."""
         return cls(InHeader("Authorization", "Bearer {access_token}"), **same)
+
+    def limited_to(self, *origins: str) -> Self:
+        """This scheme for these origins only. Raises ConfigurationError for what is not one."""
+        limited = copy(self)
+        limited.origins = _read_origins(origins)
+        return limited
 
     def render(self, token: Token) -> Rendered:
         """What to put on a request for *token*. Cheap for the token of the last call: it is remembered.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 from unexpired._core.login_page import check_template, fill_template, local_path
 from unexpired._engine.arguments import check_callable, check_login_fields
-from unexpired.errors import LoginRequired
+from unexpired.errors import LoginRequired, place_of
 
 __all__ = ["LoginPage"]
+
+_log = logging.getLogger("unexpired")
 
 Field = str | Callable[[], str]
 
@@ -50,10 +54,22 @@ class LoginPage:
     def address(self, error: LoginRequired) -> LoginRequired:
         """*error* with the address of the page, and with what is in it, unless it has one."""
         if error.login_url is None and (self._template is not None or self._fields):
-            fields = {name: value if isinstance(value, str) else value() for name, value in self._fields.items()}
+            fields = {name: _filled(name, value) for name, value in self._fields.items()}
             fields["return_to"] = local_path(fields.get("return_to", "/"))
             error.fields = fields
             if self._template is not None:
                 own = {"reason": error.reason, "key": error.key or ""}
                 error.login_url = fill_template(self._template, {**own, **fields})
         return error
+
+
+def _filled(name: str, value: Field) -> str:
+    """What the field says now. A mistake in it must not hide that the login is over."""
+    if isinstance(value, str):
+        return value
+    try:
+        said = cast("object", value())
+    except Exception as mistake:  # noqa: BLE001 - not ours
+        _log.warning("login_fields[%r] raised %s", name, place_of(mistake))
+        return ""
+    return said if isinstance(said, str) else ""

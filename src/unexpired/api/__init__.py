@@ -7,8 +7,9 @@ told once. It is httpx2 with `unexpired.clients.httpx2` beneath; use those where
 from __future__ import annotations
 
 from unexpired.api._answers import Envelope
+from unexpired.api._calls import Options
 from unexpired.api._showing import Progress, progress_bar
 from unexpired.api.async_client import AsyncApiClient
 from unexpired.api.client import ApiClient
 
-__all__ = ["ApiClient", "AsyncApiClient", "Envelope", "Progress", "progress_bar"]
+__all__ = ["ApiClient", "AsyncApiClient", "Envelope", "Options", "Progress", "progress_bar"]

@@ -35,6 +35,9 @@ class Envelope:
     _allowed: frozenset[str | None] = field(init=False, repr=False, compare=False, default=frozenset())
 
     def __post_init__(self) -> None:
+        paths: list[object] = [self.code, self.message, self.data]
+        if not all(isinstance(path, str) for path in paths) or not isinstance(cast("object", self.ok), Iterable):
+            raise ConfigurationError("an envelope has dotted paths for code, message and data, and a list of ok= codes")
         listed = tuple(self.ok)
         allowed = frozenset(canonical(code) for code in listed)
         if isinstance(self.ok, str) or None in allowed:
@@ -144,7 +147,7 @@ def parser(kind: Any) -> Any:
     """
     pydantic, msgspec = _optional("pydantic"), _optional("msgspec")
     if msgspec is not None and (pydantic is None or _holds_struct(kind, msgspec)):
-        return partial(msgspec.convert, type=kind)
+        return partial(msgspec.convert, type=kind, str_keys=True)
     if pydantic is None:
         raise ConfigurationError("into= needs pydantic or msgspec: install one of them")
     try:

@@ -55,7 +55,10 @@ class Calls:
         encoding: Encoding = self._encoding
         if options:
             if unknown := options.keys() - Options.__optional_keys__:
-                raise TypeError(f"a call takes no {min(unknown)!r}: its options are unexpired.api.Options")
+                known = ", ".join(sorted(Options.__optional_keys__))
+                raise TypeError(
+                    f"a call takes no {min(unknown)!r}; its body comes after the path, its options are {known}"
+                )
             encoding = _checked_encoding(options.get("encoding") or encoding)
             arguments = self._with_options(options)
         if body is not None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 import httpx2
 
 from unexpired._core.scheme import Scheme
+from unexpired._engine.arguments import check_callable
 from unexpired.api._answers import Envelope
 from unexpired.api._calls import Calls, Encoding, Options
 from unexpired.api._endings import Endings
 from unexpired.api._loading import Loading
-from unexpired.errors import LoginRequired
+from unexpired.clients._exchange import check_manager, chosen_scheme, kind_of, origin
+from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.manager import TokenManager
 
 __all__ = ["TROUBLE", "Client", "Settings", "addressed"]
@@ -40,10 +42,17 @@ class Settings(TypedDict, total=False):
 class Client(ABC, Generic[C]):
     """The settings and the verbs, which are the same for both clients."""
 
+    _may_await: ClassVar[bool] = False
+
     def __init__(self, base_url: str, manager: TokenManager, settings: Settings) -> None:
         if unknown := settings.keys() - Settings.__optional_keys__:
-            raise TypeError(f"{type(self).__name__} takes no {min(unknown)!r}")
-        self._scheme = settings.get("scheme") or Scheme.bearer()
+            known = ", ".join(sorted(Settings.__optional_keys__))
+            raise TypeError(
+                f"{type(self).__name__} takes no {min(unknown)!r}, but base_url, manager, transport, {known}"
+            )
+        check_manager(manager)
+        _check(settings, asynchronous=self._may_await)
+        self._scheme = _at_home(chosen_scheme(settings.get("scheme")), base_url)
         self._manager = manager
         self._calls = Calls(
             envelope=settings.get("envelope") or Envelope.of(self._scheme),
@@ -94,6 +103,32 @@ class Client(ABC, Generic[C]):
     def login_page(self) -> AbstractContextManager[None]:
         """Inside the ``with`` block nothing is refreshed, and a refused call raises LoginRequired at once."""
         return self._manager.login_page()
+
+
+def _check(settings: Settings, *, asynchronous: bool) -> None:
+    """Refuse what could only fail, or be silently ignored, once it is needed."""
+    given: Mapping[str, object] = {**settings}
+    envelope = given.get("envelope")
+    if envelope is not None and not isinstance(envelope, Envelope):
+        raise ConfigurationError(f"envelope must be an Envelope, or None, not {kind_of(envelope)}")
+    for name in ("on_loading", "on_login_required", "clear_user"):
+        hook = given.get(name)
+        if hook is None:
+            continue
+        if not asynchronous or name == "on_loading":
+            check_callable(name, hook)
+        elif not callable(hook):
+            raise ConfigurationError(f"{name} must be a function, not {kind_of(hook)}")
+
+
+def _at_home(scheme: Scheme, base_url: str) -> Scheme:
+    """The scheme for the API's own origin, unless it has a list: a link in an answer may lead anywhere."""
+    url = httpx2.URL(base_url)
+    if base_url and (url.scheme not in ("http", "https") or not url.host or url.query or url.fragment):
+        raise ConfigurationError("base_url must be an absolute http or https URL without a query, or left out")
+    if not base_url or scheme.origins is not None:
+        return scheme
+    return scheme.limited_to(origin(url.scheme, url.host, url.port))
 
 
 def addressed(path: str, arguments: dict[str, Any]) -> str | httpx2.URL:

@@ -28,6 +28,8 @@ class AsyncApiClient(Client[Coroutine[Any, Any, Any]]):
     They run in the task of the first waiter. One object serves one event loop; any number of them share a manager.
     """
 
+    _may_await = True
+
     def __init__(
         self,
         base_url: str = "",
