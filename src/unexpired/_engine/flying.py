@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Flying"]
 
 _log = logging.getLogger("unexpired")
+
+_HEAD_START = 0.004
+"""Seconds that an event loop stands still for a flight: what it takes to write the intent and send the request."""
 
 
 class Flying:
@@ -48,6 +52,7 @@ class Flying:
         self._callers = 0
         self._keepers: set[threading.Thread] = set()
         self._started = False
+        self._away = False
         self._starting = threading.RLock()
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
@@ -89,6 +94,7 @@ class Flying:
 
     async def await_(self, until: float) -> effects.Result | None:
         """The same for a task of any event loop."""
+        self._get_away()
         with Waiting(self):
             here, kind = room_here()
             with self._lock:
@@ -98,6 +104,16 @@ class Flying:
             if self.result is None:
                 await room.wait(until)
         return self._answer()
+
+    def _get_away(self) -> None:
+        """Give the flight this thread's turns of the interpreter, once, until its request is on its way.
+
+        An event loop that goes on with dozens of other refused calls would otherwise keep it from being sent for longer
+        than that takes, and all of them wait for it.
+        """
+        if not self._away:
+            self._away = True
+            time.sleep(_HEAD_START)
 
     def _answer(self) -> effects.Result | None:
         """A result published early, while its token cannot be stored, is no answer to those who need a later one."""
