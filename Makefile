@@ -27,10 +27,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help demo test test-all test-core-all lint fmt types bench crash api clean
+.PHONY: help demo test test-all test-core-all lint fmt types bench crash simulate api clean
 
-SIMULATION := $(wildcard tests/simulation)
-LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)$(if $(SIMULATION),, | grep -v '^simulate:')
+LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)
 
 help: ## list the targets
 	@$(LISTED) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
@@ -104,11 +103,8 @@ bench: $(VENV)/.dev-installed ## the figures, each beside its floor (BENCH_ARGS=
 crash: $(VENV)/.dev-installed $(SERVERS) ## the tests that kill processes or rotate for minutes
 	$(BIN)/python -m pytest -m crash
 
-ifneq ($(SIMULATION),)
-.PHONY: simulate
-simulate: $(VENV)/.dev-installed ## many flights of many processes under a seeded scheduler
-	$(BIN)/python -m pytest -m '' tests/simulation
-endif
+simulate: $(VENV)/.dev-installed ## a flight of the core on every order of answers and surprises, three deep
+	$(BIN)/python -m pytest -m simulate
 
 api: $(VENV)/.dev-installed ## write tests/public_api.txt again, to be reviewed in the diff
 	$(BIN)/python tests/test_public_api.py --write
