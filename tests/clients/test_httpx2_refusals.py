@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from unexpired import ConfigurationError, InCookie, InHeader, Scheme, Token, TokenManager
-from unexpired._core.suspicion import place_of
+from unexpired._core.suspicion import endpoint_of
 from unexpired.clients import _httpx_bodies
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
 from unexpired.events import FreshTokenRefused
@@ -116,11 +116,11 @@ def test_a_refused_fresh_token_is_told() -> None:
     assert len(told) <= 2
 
 
-def test_a_place_is_an_endpoint_and_not_a_thing() -> None:
+def test_an_endpoint_is_not_a_thing() -> None:
     """What tells one thing from its siblings is left out; the method and the words stay."""
-    assert place_of("GET", "/users/17/orders/2024-05-17") == "GET /users/*/orders/*"
-    assert place_of("POST", "/v1/users/3f9a/keys") == "POST /*/users/*/keys"
-    assert place_of("GET", "/reports") != place_of("POST", "/reports")
+    assert endpoint_of("GET", "/users/17/orders/2024-05-17") == "GET /users/*/orders/*"
+    assert endpoint_of("POST", "/v1/users/3f9a/keys") == "POST /*/users/*/keys"
+    assert endpoint_of("GET", "/reports") != endpoint_of("POST", "/reports")
 
 
 class Endless(httpx2.SyncByteStream, httpx2.AsyncByteStream):

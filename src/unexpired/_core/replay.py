@@ -22,7 +22,7 @@ class Replace(Effect[Token | None]):
 
     carried: Token
     origin: str
-    place: str = ""
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Accepted(Effect[None]):
 
     token: Token
     origin: str
-    place: str = ""
+    endpoint: str = ""
 
 
-def replay(key: str, carried: Token, judgement: Judgement, origin: str, place: str = "") -> Flow[int]:
+def replay(key: str, carried: Token, judgement: Judgement, origin: str, endpoint: str = "") -> Flow[int]:
     """Go on from the first refusal: how many times the request was sent again. The last answer is the caller's.
 
     One replay; a second one only with a token newer than the replay's that already exists. Raises LoginRequired when
@@ -74,7 +74,7 @@ def replay(key: str, carried: Token, judgement: Judgement, origin: str, place: s
             nonces += 1
             token = carried if nonces == 1 else None
         elif replays == 0:
-            token = yield from Replace(carried, origin, place)
+            token = yield from Replace(carried, origin, endpoint)
         elif replays == 1:
             token = yield from Newer(carried)
         else:
@@ -85,7 +85,7 @@ def replay(key: str, carried: Token, judgement: Judgement, origin: str, place: s
             replays += 1
         carried = token
         judgement = yield from Send(token)
-    yield from Accepted(carried, origin, place)
+    yield from Accepted(carried, origin, endpoint)
     return replays
 
 

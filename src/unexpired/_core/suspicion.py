@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from unexpired._core.token import Token
 
-__all__ = ["Suspicion", "accepts", "place_of", "refuses"]
+__all__ = ["Suspicion", "accepts", "endpoint_of", "refuses"]
 
 _PARTICULAR = re.compile(r"[^/]*[0-9][^/]*")
 
 LONGEST = 600.0
-"""Seconds a token must be older than before its refusal at a suspicious place starts a flight, at most."""
+"""Seconds a token must be older than before its refusal by a suspicious API starts a flight, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """One place (resource, origin) refused *token*. What it refuses younger than *pause* seconds starts no flight."""
+    """An API, or one endpoint of it, refused *token*. What it refuses younger than *pause* seconds starts no flight."""
 
     token: Token = field(repr=False)
     pause: float
@@ -25,7 +25,7 @@ class Suspicion:
     told: bool = False
 
 
-def place_of(method: str, path: str) -> str:
+def endpoint_of(method: str, path: str) -> str:
     """What a request asks for, with what only tells one thing from its siblings (``/users/17``) left out.
 
     One endpoint that refuses every token must not be seen as cured because others of its API accept them.
@@ -34,7 +34,7 @@ def place_of(method: str, path: str) -> str:
 
 
 def refuses(known: Suspicion | None, token: Token, age: float, chance: float) -> tuple[bool, Suspicion]:
-    """The place refused *token*, which this process has had for *age* seconds: may that start a flight?
+    """It refused *token*, which this process has had for *age* seconds: may that start a flight?
 
     *chance* is a random number in [0, 1) that spreads the pauses of many processes.
     """
@@ -48,7 +48,7 @@ def refuses(known: Suspicion | None, token: Token, age: float, chance: float) ->
 
 
 def accepts(known: Suspicion, token: Token) -> bool:
-    """The place took *token*: does that clear it?"""
+    """It took *token*: does that clear it?"""
     return token.later_than(known.token)
 
 

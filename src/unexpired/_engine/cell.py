@@ -72,10 +72,9 @@ class Cell:
 
     def look(self) -> View:
         """The session as the store has it now. Reads it only if it may have changed. Raises StoreError."""
-        view = self.view
-        if view is not None and view.stamp == self.stamp():
+        view, stamp = self.view, self.stamp()
+        if view is not None and view.stamp == stamp:
             return view
-        stamp = self.stamp()
         session = self.store.load(self.key)
         return self._see(session, stamp)
 

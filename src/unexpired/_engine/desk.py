@@ -67,7 +67,7 @@ class Desk:
             return Need(resource, held.token, rejected=True)
         return self._fresh(held, view) or Need(resource, held.token)
 
-    def replacement(self, carried: Token, origin: str, place: str) -> Token | Need | None:
+    def replacement(self, carried: Token, origin: str, endpoint: str) -> Token | Need | None:
         """`after`, for a token that an API refused. None: it refuses what is fresh, so leave it alone."""
         found = self.after(carried, carried.resource)
         if not (isinstance(found, Need) and found.rejected and found.than is not None):
@@ -76,7 +76,9 @@ class Desk:
         age = boot() - held.since if held is not None else 0.0
         chance = draw()
         suspicions = self._cell.suspicions
-        said = {name: refuses(suspicions.get(name), found.than, age, chance) for name in _names(carried, origin, place)}
+        said = {
+            name: refuses(suspicions.get(name), found.than, age, chance) for name in _names(carried, origin, endpoint)
+        }
         allowed = all(may for may, _ in said.values())
         for name, (may, suspicion) in said.items():
             known = suspicions.get(name)
@@ -96,10 +98,10 @@ class Desk:
             return None
         return held.token
 
-    def accepted(self, token: Token, origin: str, place: str) -> None:
+    def accepted(self, token: Token, origin: str, endpoint: str) -> None:
         """An API took *token*: where it was under suspicion for refusing older ones, it no longer is."""
         suspicions = self._cell.suspicions
-        for name in _names(token, origin, place) if suspicions else ():
+        for name in _names(token, origin, endpoint) if suspicions else ():
             suspicion = suspicions.get(name)
             if suspicion is not None and accepts(suspicion, token):
                 suspicions.pop(name, None)
@@ -140,6 +142,6 @@ class Desk:
             self._refresh_ahead(Need(token.resource, token))
 
 
-def _names(token: Token, origin: str, place: str) -> list[tuple[str | None, str]]:
-    """Under which names a refusal or an acceptance is remembered: of the whole origin, and of the place in it."""
-    return [(token.resource, name) for name in ((origin, f"{origin} {place}") if place else (origin,))]
+def _names(token: Token, origin: str, endpoint: str) -> list[tuple[str | None, str]]:
+    """Under which names a refusal or an acceptance is remembered: of the whole origin, and of the endpoint in it."""
+    return [(token.resource, name) for name in ((origin, f"{origin} {endpoint}") if endpoint else (origin,))]

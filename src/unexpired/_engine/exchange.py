@@ -25,7 +25,7 @@ __all__ = ["Exchange"]
 class Exchange:
     """One manager, as its adapters see it. Thread-safe and task-safe.
 
-    *origin* is where a request went, *place* what it asked for there (`unexpired._core.suspicion.place_of`).
+    *origin* is where a request went, *endpoint* what it asked for there (`unexpired._core.suspicion.endpoint_of`).
     """
 
     def __init__(
@@ -48,29 +48,29 @@ class Exchange:
 
     @property
     def suspicions(self) -> dict[tuple[str | None, str], Suspicion]:
-        """The places that refused fresh tokens. While there is any, accepted answers have to be told."""
+        """The origins and endpoints that refused fresh tokens. While there is any, accepted answers have to be told."""
         return self._cell.suspicions
 
-    def replacement(self, carried: Token, origin: str, place: str = "") -> Token | None:
+    def replacement(self, carried: Token, origin: str, endpoint: str = "") -> Token | None:
         """A newer token than *carried*, which the API refused; None when it should not be replaced.
 
         Raises what `TokenManager.token` raises.
         """
-        token = self._obtain(self._desk.replacement(carried, origin, place))
+        token = self._obtain(self._desk.replacement(carried, origin, endpoint))
         return None if token is None or token.access_token == carried.access_token else token
 
-    async def areplacement(self, carried: Token, origin: str, place: str = "") -> Token | None:
+    async def areplacement(self, carried: Token, origin: str, endpoint: str = "") -> Token | None:
         """`replacement`, for asyncio and trio."""
-        token = await self._aobtain(self._desk.replacement(carried, origin, place))
+        token = await self._aobtain(self._desk.replacement(carried, origin, endpoint))
         return None if token is None or token.access_token == carried.access_token else token
 
     def newer(self, carried: Token) -> Token | None:
         """A newer token than *carried*, if there already is one."""
         return self._desk.newer(carried)
 
-    def accepted(self, token: Token, origin: str, place: str = "") -> None:
+    def accepted(self, token: Token, origin: str, endpoint: str = "") -> None:
         """The API took *token*."""
-        self._desk.accepted(token, origin, place)
+        self._desk.accepted(token, origin, endpoint)
 
     def end(self, carried: Token) -> bool:
         """The API said *carried*'s login is over: end it, unless a newer token exists. Whether this ended it."""

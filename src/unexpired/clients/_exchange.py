@@ -71,7 +71,7 @@ def kind_of(value: object) -> str:
 def answer(exchange: Exchange, effect: Effect[Any], status: int) -> object:
     """Answer everything but `Send`, on this thread. *status* is that of the last response."""
     if isinstance(effect, Replace):
-        return exchange.replacement(effect.carried, effect.origin, effect.place)
+        return exchange.replacement(effect.carried, effect.origin, effect.endpoint)
     if isinstance(effect, End):
         return exchange.end(effect.carried)
     return _answer_at_once(exchange, effect, status)
@@ -80,7 +80,7 @@ def answer(exchange: Exchange, effect: Effect[Any], status: int) -> object:
 async def aanswer(exchange: Exchange, effect: Effect[Any], status: int) -> object:
     """The same as a task."""
     if isinstance(effect, Replace):
-        return await exchange.areplacement(effect.carried, effect.origin, effect.place)
+        return await exchange.areplacement(effect.carried, effect.origin, effect.endpoint)
     if isinstance(effect, End):
         return await exchange.aend(effect.carried)
     return _answer_at_once(exchange, effect, status)
@@ -92,7 +92,7 @@ def _answer_at_once(exchange: Exchange, effect: Effect[Any], status: int) -> obj
     accepted = cast("Accepted", effect)
     # A failure may have come about before anybody looked at the token.
     if status < 400:
-        exchange.accepted(accepted.token, accepted.origin, accepted.place)
+        exchange.accepted(accepted.token, accepted.origin, accepted.endpoint)
     return None
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_plus
 
 from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
-from unexpired._core.suspicion import place_of
+from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
 from unexpired.clients._exchange import (
     AUTHENTICATED,
@@ -127,7 +127,7 @@ class HttpxFlow:
             return
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, self._judge(request, dressed, response), where, _place(request))
+            flow = replay(manager.key, token, self._judge(request, dressed, response), where, _endpoint(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
@@ -161,7 +161,7 @@ class HttpxFlow:
             return
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where, _place(request))
+            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where, _endpoint(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
@@ -233,5 +233,5 @@ def _origin(url: Any) -> str:
     return origin(url.scheme, url.host, url.port)
 
 
-def _place(request: Any) -> str:
-    return place_of(request.method, request.url.path)
+def _endpoint(request: Any) -> str:
+    return endpoint_of(request.method, request.url.path)

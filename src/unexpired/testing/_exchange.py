@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl
 
@@ -43,10 +43,6 @@ class Reply:
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
-
-    def with_headers(self, *headers: tuple[str, str]) -> Reply:
-        """Give a copy with *headers* added."""
-        return replace(self, headers=self.headers + headers)
 
 
 def json_reply(document: object, status: int = 200, headers: Headers = ()) -> Reply:
