@@ -232,11 +232,7 @@ class World:
         return self.record
 
     def _swap(self, effect: effects.Swap) -> bool:
-        current = self.record
-        if effect.expected is None or current is None:
-            same = effect.expected is current
-        else:
-            same = effect.expected.same_version(current)
+        same = effect.new.replaces(self.record, effect.expected)
         if same:
             self.record = effect.new
         return same

@@ -366,3 +366,27 @@ def test_a_note_of_another_writer_does_not_cost_the_rotated_token() -> None:
     world.before("Redeem", 1, another_writes)
     assert world.fly().failure is None
     assert (world.stored.refresh_token, world.stored.version, world.stored.failure) == ("RT-2", 2, None)
+
+
+def test_who_finds_another_intent_in_place_of_his_own_starts_over_at_the_lease() -> None:
+    """P1: a lease that two believe to hold costs no second redemption: one sees the other's intent, and waits."""
+    world = World(session(), timed=True)
+
+    def another_announces() -> None:
+        world.record = world.stored.noted(intent=intent(owner="another", since=world.wall), failure=None)
+
+    world.before("Swap", 1, another_announces)
+    world.fly()
+    assert world.names[:7] == ["Lease", "Load", "Swap", "Load", "Release", "Lease", "Load"]
+    assert world.slept == [pytest.approx(12.0)]
+    assert len(world.redeemed) == 1
+    assert world.redeemed[0].session.intent is not None
+    assert world.redeemed[0].session.intent.attempt == 2
+
+
+def test_who_finds_an_answer_in_place_of_his_intent_adopts_it() -> None:
+    """P1: the other owner's token serves everybody, and nothing is sent."""
+    world = World(session(), timed=True)
+    world.before("Swap", 1, world.others_refresh)
+    assert world.fly().session is world.stored
+    assert world.redeemed == []

@@ -23,7 +23,8 @@ FULL = session(
     failure=Failure("unexplained", "HTTP 400", EPOCH, EPOCH + 1.0, 4, 2, EPOCH - 60.0),
 )
 
-text = st.text(st.characters() | st.sampled_from("\ud800\udfff\x00\u2028"))
+# Surrogates by themselves: JSON takes two that follow each other for the one character they stand for.
+text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\ud800\x00\u2028"))
 number = st.floats(allow_nan=False, allow_infinity=False)
 whole = st.integers(0, 2**63)
 plain = st.recursive(
@@ -179,7 +180,7 @@ def test_a_field_of_another_type_is_an_error_that_tells_nothing(path: str, value
      (b"\x00" * 64, "not JSON"), ("[" * 100_000, "not JSON"), ("9" * 5000, "not"), (b"null", "not a session"),
      (b"[1]", "not a session"), (b"{}", "not a session"), (b'{"unexpired":"1"}', "not a session"),
      (b'{"unexpired":true}', "not a session"), (b'{"unexpired":0}', "not a session"),
-     (_with("unexpired", SCHEMA + 1), r"newer unexpired \(layout 2, this one reads 1\)"),
+     (_with("unexpired", SCHEMA + 1), r"newer unexpired \(this one reads layouts up to 1\)"),
      (_with("key", "bob"), "another key"),
      (_with("key", None), "another key"), (_with("failure/kind", "odd"), "damaged"),
      (_with("failure/kind", []), "damaged")],

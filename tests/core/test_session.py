@@ -82,3 +82,35 @@ def test_neither_session_nor_intent_shows_a_secret() -> None:
     shown = repr(session(token("AT-s3cret", refresh_token="RT-s3cret"), login="s3cret", intent=intent()))
     assert "s3cret" not in shown
     assert LOGIN not in shown
+
+
+def test_a_note_is_fenced_by_the_notes_before_it() -> None:
+    """A note on the same version replaces what it was made from only; a new version replaces any notes on the old."""
+    one = session()
+    mine, other = (one.noted(intent=intent(owner=owner), failure=None) for owner in ("me", "another"))
+    assert mine.replaces(one, one)
+    assert not other.replaces(mine, one)
+    assert other.minted(Token("AT-2")).replaces(mine, other)
+    assert other.over("logout", EPOCH).replaces(mine, other)
+    assert not other.noted(intent=None, failure=FAILURE).replaces(mine, mine.minted(Token("AT-2")))
+
+
+def test_nothing_is_replaced_by_who_expected_nothing_and_no_other() -> None:
+    """Who expects no record finds none, and who expects one finds one."""
+    one = session()
+    assert one.replaces(None, None)
+    assert not one.replaces(one, None)
+    assert not one.replaces(None, one)
+
+
+def test_a_new_login_replaces_any_notes() -> None:
+    """A login does not care for what is being done with the one before it."""
+    one = session()
+    assert session(login="login-2").replaces(one.noted(intent=intent(), failure=None), one)
+
+
+def test_a_new_version_counts_its_notes_anew() -> None:
+    """Notes are counted per version."""
+    noted = session().noted(intent=intent(), failure=FAILURE)
+    assert (session().notes, noted.notes, noted.noted(intent=None, failure=None).notes) == (0, 1, 2)
+    assert (noted.minted(Token("AT-2")).notes, noted.salvaged("RT-2").notes, noted.over("x", EPOCH).notes) == (0, 0, 0)

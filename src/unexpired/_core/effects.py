@@ -149,7 +149,7 @@ class Load(Effect[Session | None]):
 
 @dataclass(frozen=True, slots=True)
 class Swap(Effect[bool]):
-    """Store *new* durably if the stored session is still the version *expected*. Raises StoreError."""
+    """Store *new* durably if the stored session still is *expected* (`Session.replaces`). Raises StoreError."""
 
     expected: Session | None
     new: Session

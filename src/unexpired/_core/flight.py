@@ -96,11 +96,12 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
             return unknown(plan.key, session, passing("time", message, instant.wall, 1.0))
         if isinstance(granted, Granted):
             pause = _hold_off(plan, granted, session, instant)
-            if pause <= 0.0:
-                return (yield from _redeem(plan, granted, session))
+            outcome = (yield from _redeem(plan, granted, session)) if pause <= 0.0 else None
+            if outcome is not None:
+                return outcome
             yield from _release()
             left = limit - instant.boot
-            if left <= 0.0 or not (yield from Sleep(min(pause, left))):
+            if pause > 0.0 and (left <= 0.0 or not (yield from Sleep(min(pause, left)))):
                 message = f"a refresh of {plan.key!r} by a process that is gone may still be under way"
                 failure = passing("time", message, instant.wall, max(pause, 1.0))
                 return unknown(plan.key, session, failure)
@@ -113,12 +114,15 @@ def _hold_off(plan: Plan, granted: Granted, session: Session, instant: Instant) 
     if not granted.timed or intent is None or intent.owner in ("", plan.owner):
         return 0.0
     store_now = granted.at + (instant.boot - granted.since)
-    return intent.since + plan.policy.deadline + plan.policy.lease_margin - store_now
+    return intent.since + plan.policy.limit + plan.policy.lease_margin - store_now
 
 
-def _redeem(plan: Plan, granted: Granted, session: Session) -> Flow[Outcome]:
-    """Redeem this version, with the lease held; again at once where the server's grace period makes that safe."""
-    deadline = granted.since + plan.policy.deadline
+def _redeem(plan: Plan, granted: Granted, session: Session) -> Flow[Outcome | None]:
+    """Redeem this version, with the lease held; again at once where the server's grace period makes that safe.
+
+    None: somebody else has the lease too. It was lost, and has to be taken anew.
+    """
+    deadline = granted.since + plan.policy.limit
     events: list[RefreshStarted] = []
     repeats = 2 if plan.policy.reuse_grace > 0 else 0
     while True:
@@ -130,11 +134,14 @@ def _redeem(plan: Plan, granted: Granted, session: Session) -> Flow[Outcome]:
         resource = landing.wanted(session, needs, instant, plan.policy)
         attempt = session.intent.attempt + 1 if session.intent is not None else 1
         since = granted.at + (instant.boot - granted.since)
-        marked = replace(session, intent=Intent(session.login, session.version, plan.owner, attempt, since))
+        intent = Intent(session.login, session.version, plan.owner, attempt, since)
+        marked = session.noted(intent=intent, failure=session.failure)
         if not (yield from Swap(session, marked)):
             current = yield from Load()
             if current is None:
                 return Outcome(Result(None), list(events))
+            if session.same_version(current):
+                return None
             session = current
             continue
         trip = Trip(plan.key, plan.policy, session, marked, resource)
@@ -175,7 +182,7 @@ def _not_sent(trip: Trip, deadline: float, events: list[RefreshStarted]) -> Flow
     """Nothing was sent: too late, or the process is exiting. After the deadline the record is another's to touch."""
     instant = yield from Now()
     if instant.boot < deadline:
-        yield from Swap(trip.marked, trip.before)
+        yield from Swap(trip.marked, trip.unsent)
     chance = yield from Draw()
     failure: Failure = fail(trip, "time", "there was no time left to ask the server", instant, chance)
     return Outcome(

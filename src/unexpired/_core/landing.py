@@ -91,13 +91,13 @@ def land(trip: Trip, answer: Token | UnexpiredError) -> Flow[Outcome]:
     if isinstance(answer, AnswerLost):
         return (yield from _lost(trip, answer))
     if isinstance(answer, NotSent):
-        return (yield from _remember(trip, "unreachable", str(answer), trip.before, answer.retry_after))
+        return (yield from _remember(trip, "unreachable", str(answer), trip.unsent, answer.retry_after))
     if isinstance(answer, LoginRequired):
         return (yield from _over(trip, answer))
     if isinstance(answer, Refused):
         return (yield from _refused(trip, answer))
     if isinstance(answer, ConfigurationError):
-        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+        return (yield from _remember(trip, "configuration", str(answer), trip.unsent))
     return (yield from _lost(trip, AnswerLost(f"the grant raised {type(answer).__name__}")))
 
 
@@ -133,7 +133,7 @@ def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
                 yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
         lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0), patient=True)
         instant = yield from Now()
-        give_up = instant.boot + trip.policy.deadline if give_up is None else give_up
+        give_up = instant.boot + trip.policy.limit if give_up is None else give_up
         if not lives and instant.boot >= give_up:
             return None
         try:
@@ -151,7 +151,7 @@ def _arrived(trip: Trip, token: Token, stored: Session) -> Flow[Outcome]:
     chance = yield from Draw()
     message = "the server answered with a token that has already expired: check its settings and this machine's clock"
     failure = fail(trip, "expired", message, instant, chance)
-    noted = replace(stored, failure=failure)
+    noted = stored.noted(intent=None, failure=failure)
     if not (yield from Swap(stored, noted)):
         return Outcome(Result((yield from Load())))
     return Outcome(Result(noted, failure), [failed(trip, failure)])
@@ -200,7 +200,7 @@ def _over(trip: Trip, answer: LoginRequired) -> Flow[Outcome]:
     token = trip.before.tokens.get(trip.resource)
     wanted_anew = token is None or token.expired(instant.wall) or _is_refused(token, needs)
     if answer.reason == "no_refresh_token" and not wanted_anew:
-        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+        return (yield from _remember(trip, "configuration", str(answer), trip.unsent))
     return (yield from _end(trip, answer.reason, spent=True))
 
 
@@ -209,9 +209,9 @@ def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
     if answer.error == "invalid_grant":
         return (yield from _end(trip, "answer_lost" if trip.attempt > 1 else "refused", spent=spent))
     if answer.error in _TRANSIENT_CODES:
-        return (yield from _remember(trip, "unreachable", str(answer), trip.before))
+        return (yield from _remember(trip, "unreachable", str(answer), trip.unsent))
     if answer.error is not None:
-        return (yield from _remember(trip, "configuration", str(answer), trip.before))
+        return (yield from _remember(trip, "configuration", str(answer), trip.unsent))
     instant = yield from Now()
     failure = fail(trip, "unexplained", str(answer), instant, 0.0)
     lasting = instant.wall - failure.unexplained_since >= _UNEXPLAINED_SPAN
@@ -219,7 +219,7 @@ def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
     dead = all(_is_dead(token, needs, instant) for token in trip.before.tokens.values())
     if failure.unexplained >= _UNEXPLAINED_LIMIT and lasting and dead:
         return (yield from _end(trip, "refused", spent=spent))
-    return (yield from _remember(trip, "unexplained", str(answer), trip.before))
+    return (yield from _remember(trip, "unexplained", str(answer), trip.unsent))
 
 
 def _is_dead(token: Token, needs: Collection[Need], instant: Instant) -> bool:
@@ -236,7 +236,7 @@ def _end(trip: Trip, reason: str, *, spent: bool) -> Flow[Outcome]:
     """The login is over, unless somebody has stored a newer version: that is adopted, never deleted."""
     if not spent:
         message = "the server refused a grant that spends no stored refresh token: logging in again cannot help"
-        return (yield from _remember(trip, "configuration", message, trip.before))
+        return (yield from _remember(trip, "configuration", message, trip.unsent))
     current = yield from Load()
     if current is None or not trip.marked.same_version(current):
         return Outcome(Result(current))

@@ -37,10 +37,17 @@ class Trip:
         return self.marked.intent.attempt if self.marked.intent is not None else 1
 
     @property
+    def unsent(self) -> Session:
+        """The session as it was before our intent."""
+        return self.marked.noted(intent=self.before.intent, failure=self.before.failure)
+
+    @property
     def answered(self) -> Session:
         """The session with our intent in it, and the request that it announced over."""
         intent = self.marked.intent
-        return replace(self.marked, intent=replace(intent, owner="") if intent is not None else None)
+        return self.marked.noted(
+            intent=replace(intent, owner="") if intent is not None else None, failure=self.marked.failure
+        )
 
 
 def passing(kind: FailureKind, message: str, now: float, pause: float) -> Failure:

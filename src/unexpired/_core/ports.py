@@ -54,7 +54,10 @@ class Store(Protocol):
         ...
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
-        """Store *new* durably if what is stored has the login and version of *expected* (None: nothing stored)."""
+        """Store *new* durably if what is stored is *expected* (None: nothing stored); whether it was.
+
+        `Session.replaces` says what is compared: login and version, and for a note on the same version *notes* too.
+        """
         ...
 
     def stamp(self, key: str) -> Callable[[], object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -20,6 +20,9 @@ SCHEMA = 1
 _TOKEN_FIELDS = (
     "access_token", "token_type", "expires_at", "lifetime", "scope", "refresh_token", "id_token", "minted",
 )  # fmt: skip
+_DEEPEST = 64
+"""Levels of a field beside the known ones; what goes deeper is left out."""
+
 _KINDS = frozenset({"unreachable", "lost", "unexplained", "configuration", "expired", "unsaved", "store", "time"})
 
 
@@ -31,6 +34,7 @@ def encode(session: Session) -> bytes:
         "login": session.login,
         "version": session.version,
         "refresh_token": session.refresh_token,
+        "notes": session.notes,
         "seeds": list(session.seeds),
         "tokens": {resource or "": _token_document(token) for resource, token in session.tokens.items()},
     }
@@ -70,7 +74,7 @@ def decode(data: bytes | str, key: str, where: str) -> Session:
     if type(schema) is not int or schema < 1:
         raise _foreign(key, where, "it is not a session of unexpired")
     if schema > SCHEMA:
-        raise _foreign(key, where, f"it was written by a newer unexpired (layout {schema}, this one reads {SCHEMA})")
+        raise _foreign(key, where, f"it was written by a newer unexpired (this one reads layouts up to {SCHEMA})")
     if fields.get("key") != key:
         raise _foreign(key, where, "it belongs to another key")
     try:
@@ -89,18 +93,32 @@ def _foreign(key: str, where: str, why: str) -> StoreError:
 
 def _token_document(token: Token) -> dict[str, Any]:
     document = {name: getattr(token, name) for name in _TOKEN_FIELDS}
-    extra = {name: value for name, value in token.extra.items() if _is_json({name: value})}
+    extra = {name: value for name, value in token.extra.items() if _is_plain({name: value})}
     if extra:
         document["extra"] = extra
     return {name: value for name, value in document.items() if value is not None}
 
 
-def _is_json(document: Mapping[str, Any]) -> bool:
+def _is_plain(document: Mapping[str, Any]) -> bool:
+    """Whether it is JSON, and no deeper than every reader can take apart, however full its stack is."""
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _within(outer)]
+        if not level:
+            break
+    else:
+        return False
     try:
         json.dumps(document, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return False
     return True
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list | tuple) else ()
 
 
 def _session(document: Mapping[str, Any]) -> Session:
@@ -123,6 +141,7 @@ def _session(document: Mapping[str, Any]) -> Session:
         failure=_failure(failure) if failure is not None else None,
         ended=Ended(_str(ended["reason"]), _float(ended["at"])) if ended is not None else None,
         seeds=tuple(_str(one) for one in list(document.get("seeds", ()))),
+        notes=_int(document.get("notes", 0)),
     )
 
 

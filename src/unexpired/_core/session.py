@@ -65,8 +65,8 @@ class Session:
     """One login, stored under *key*. Frozen; `repr` shows no secret.
 
     *login* is 128 random bits, new at each login. Every new token and the end make *version* larger by one; *intent*
-    and *failure* do not. *tokens* holds the access tokens by resource (None is the default one). An ended session
-    holds no token any more.
+    and *failure* are notes on a version, which *notes* counts. *tokens* holds the access tokens by resource (None is
+    the default one). An ended session holds no token any more.
     """
 
     key: str
@@ -78,6 +78,7 @@ class Session:
     failure: Failure | None = None
     ended: Ended | None = None
     seeds: tuple[str, ...] = field(default=(), repr=False)
+    notes: int = 0
 
     @classmethod
     def begin(cls, key: str, login: str, token: Token | str) -> Session:
@@ -112,16 +113,33 @@ class Session:
             tokens=MappingProxyType({**self.tokens, resource: stored}),
             intent=None,
             failure=None,
+            notes=0,
         )
+
+    def noted(self, *, intent: Intent | None, failure: Failure | None) -> Session:
+        """This version with other notes on it."""
+        return replace(self, intent=intent, failure=failure, notes=self.notes + 1)
 
     def salvaged(self, refresh_token: str) -> Session:
         """The next version, with a refresh token that could be read out of a broken answer."""
-        return replace(self, version=self.version + 1, refresh_token=refresh_token, intent=None, failure=None)
+        return replace(self, version=self.version + 1, refresh_token=refresh_token, intent=None, failure=None, notes=0)
 
     def over(self, reason: str, at: float) -> Session:
         """The next version, which is ended and holds nothing to steal."""
         return Session(self.key, self.login, self.version + 1, ended=Ended(reason, at), seeds=self.seeds)
 
     def same_version(self, other: Session | None) -> bool:
-        """Whether *other* is this very version of this very login: what a store's `swap` compares."""
+        """Whether *other* is this very version of this very login."""
         return other is not None and (self.login, self.version) == (other.login, other.version)
+
+    def replaces(self, stored: Session | None, expected: Session | None) -> bool:
+        """Whether this may be stored in place of *stored*, by one who *expected* that: what a store's `swap` compares.
+
+        A new version or login asks for the login and version that were expected. A note on the same version asks for
+        its notes as well: of two owners who announce a redemption at once, one must see the other's.
+        """
+        if stored is None or expected is None:
+            return stored is expected
+        if not expected.same_version(stored):
+            return False
+        return stored.notes == expected.notes or not self.same_version(stored)

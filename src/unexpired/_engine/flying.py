@@ -185,7 +185,7 @@ class Flying:
         held = self._cell.store.lease(
             self.plan.key,
             owner=self.plan.owner,
-            seconds=policy.deadline + policy.lease_margin,
+            seconds=policy.limit + policy.lease_margin,
             wait=effect.wait,
             stop=lambda: changed() or self.exiting(),
         )

@@ -81,7 +81,7 @@ class FileStore(Closing):
         return self._read(key)
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
-        """Store *new* durably if what is stored has the login and version of *expected* (None: nothing).
+        """Store *new* durably if what is stored is *expected* (None: nothing), as `Session.replaces` has it.
 
         Raises StoreError, also when another process holds this session's ``.swap`` file for 10 s. The old
         session is then still stored, except where only the last step, syncing the directory, failed.
@@ -89,7 +89,7 @@ class FileStore(Closing):
         data = encode(new)
         with self._exclusive(key):
             current = self._read(key)
-            if not (current is None if expected is None else expected.same_version(current)):
+            if not new.replaces(current, expected):
                 return False
             _private.replace(self._path(key), data, key)
         return True

@@ -72,10 +72,10 @@ class MemoryStore(Closing):
         return self._sessions.get(key)
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
-        """Compare login and version, and store."""
+        """Compare as `Session.replaces` has it, and store."""
         with self._lock:
             current = self._sessions.get(key)
-            if not (current is None if expected is None else expected.same_version(current)):
+            if not new.replaces(current, expected):
                 return False
             self._sessions[key] = new
             return True

@@ -36,6 +36,10 @@ def _begin(key: str = KEY, login: str = "first login") -> Session:
     return Session.begin(key, login, token)
 
 
+def _intent(session: Session, owner: str) -> Intent:
+    return Intent(session.login, session.version, owner, 1, 1_700_000_000.0)
+
+
 def _whole() -> Session:
     """A session with something in every field."""
     extra = MappingProxyType({"account": {"id": 7, "names": ["ü", None, True]}})
@@ -88,11 +92,27 @@ class StoreContract(LeaseContract):
         """Intent and failure are replaced under an unchanged version."""
         store, session = self.make_store(), _begin()
         store.swap(KEY, None, session)
-        noted = replace(session, intent=Intent(session.login, session.version, "owner", 1, 1_700_000_000.0))
+        noted = session.noted(intent=_intent(session, "owner"), failure=None)
         check(store.swap(KEY, session, noted), "a swap under the same version was refused")
         _same(store.load(KEY), noted)
-        check(store.swap(KEY, noted, session), "a swap under the same version was refused")
-        _same(store.load(KEY), session)
+        cleared = noted.noted(intent=None, failure=None)
+        check(store.swap(KEY, noted, cleared), "a swap under the same version was refused")
+        _same(store.load(KEY), cleared)
+
+    def test_a_note_does_not_overwrite_another_one(self) -> None:
+        """Of two owners who both write an intent on the same version, the second one is refused; a new version is not.
+
+        `Session.replaces` says what to compare.
+        """
+        store, session = self.make_store(), _begin()
+        store.swap(KEY, None, session)
+        first, second = (session.noted(intent=_intent(session, owner), failure=None) for owner in ("first", "second"))
+        check(store.swap(KEY, session, first), "a swap under the same version was refused")
+        check(not store.swap(KEY, session, second), "a note was let through that did not know of the other one")
+        _same(store.load(KEY), first)
+        new = second.minted(Token("access 2"))
+        check(store.swap(KEY, second, new), "a new version was refused because of a note on the old one")
+        _same(store.load(KEY), new)
 
     def test_keys_are_independent(self) -> None:
         """Any string is a key, and no two of them are the same: case, length, separators, any script."""
