@@ -19,6 +19,10 @@ CORE_PYTHONS ?= 3.12 3.13
 CORE_TESTS ?= tests/core
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
+MINUTES ?= 1
+SOAK_ARGS ?=
+MUTATE ?=
+FREE_THREADED_TESTS ?= tests/core tests/engine tests/concurrency
 BENCH_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,7 +31,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help demo test test-all test-core-all lint fmt types bench crash simulate api clean
+.PHONY: help system-packages demo test test-all test-core-all lint fmt types bench crash simulate fuzz soak mutate \
+	test-free-threaded api clean
 
 LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)
 
@@ -58,6 +63,17 @@ $(OIDC)/node_modules/.installed: $(wildcard $(OIDC)/package.json $(OIDC)/package
 	cd $(OIDC) && npm $(if $(wildcard $(OIDC)/package-lock.json),ci,install) --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
 
+# The tests of wrong clocks preload it; those tests say so where it is missing.
+FAKETIME := $(firstword $(wildcard $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)))
+
+system-packages: ## install libfaketime where it is missing, with apt-get, as root
+	@if [ -n "$(FAKETIME)" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get -qq update && apt-get -qq install --no-install-recommends libfaketime >/dev/null; } && exit 0; \
+	fi; \
+	echo "libfaketime could not be installed here: the tests of wrong clocks will fail" >&2
+
 # ---- run ----------------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.demo-installed ## show one refresh for many callers, on real sockets (DEMO_ARGS=…)
@@ -65,7 +81,7 @@ demo: $(VENV)/.demo-installed ## show one refresh for many callers, on real sock
 
 test: test-all test-core-all ## all tests with the coverage gates, then the core on every other Python found (PYTEST_ARGS=…)
 
-test-all: $(VENV)/.dev-installed $(SERVERS)
+test-all: $(VENV)/.dev-installed $(SERVERS) system-packages
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
@@ -85,6 +101,23 @@ test-core-%: pyproject.toml
 	echo "core tests on $$("$$venv/bin/python" --version)"; \
 	"$$venv/bin/python" -m pytest -q $(CORE_TESTS)
 
+# A Python without GIL: one on the PATH, or one that is built from Debian's source. FREE_THREADED=… overrides both.
+FREE := .venv-free-threaded
+FREE_THREADED ?= $(shell for python in python3.14t python3.13t $(FREE)/python/bin/python3.13t; do \
+	command -v "$$python" && break; done)
+
+$(FREE)/.installed: pyproject.toml
+	@mkdir -p $(FREE)
+	@[ -n "$(FREE_THREADED)" ] || tests/concurrency/build_free_threaded.sh $(FREE)/python
+	$(or $(FREE_THREADED),$(FREE)/python/bin/python3.13t) -m venv --clear $(FREE)/venv
+	@# The newest Hypothesis is built with Rust and has no wheel for such a Python yet: the newest that has one will do.
+	$(FREE)/venv/bin/python -m pip install --quiet --only-binary hypothesis --editable '.[core-tests,testing,trio]'
+	@touch $@
+
+test-free-threaded: $(FREE)/.installed ## core, engine and concurrency tests on a Python without GIL, built if need be
+	@PYTHON_GIL=0 $(FREE)/venv/bin/python -c 'import sys; print(sys.version); sys.exit(sys._is_gil_enabled())'
+	PYTHON_GIL=0 $(FREE)/venv/bin/python -m pytest -q $(FREE_THREADED_TESTS)
+
 lint: $(VENV)/.dev-installed ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -100,15 +133,48 @@ types: $(VENV)/.dev-installed ## mypy strict (source and tests), pyright strict 
 bench: $(VENV)/.dev-installed ## the figures, each beside its floor (BENCH_ARGS=…)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-crash: $(VENV)/.dev-installed $(SERVERS) ## the tests that kill processes or rotate for minutes
+crash: $(VENV)/.dev-installed $(SERVERS) ## the long runs: processes killed at every point of a refresh (prints the tables), many rotations
 	$(BIN)/python -m pytest -m crash
 
-simulate: $(VENV)/.dev-installed ## a flight of the core on every order of answers and surprises, three deep
-	$(BIN)/python -m pytest -m simulate
+# Without any of its options it also runs the flows of the core on every order of answers and surprises, three deep.
+SEED ?=
+SEEDS ?=
+EXHAUSTIVE ?=
+WORLD ?= 3x5
+SIMULATE = $(if $(SEED),--seed $(SEED),$(if $(EXHAUSTIVE),--exhaustive --minutes $(EXHAUSTIVE_MINUTES),$(if $(SEEDS),--seeds $(SEEDS))))
+EXHAUSTIVE_MINUTES ?= 30
+simulate: $(VENV)/.dev-installed ## fleets with faults, each from a seed (SEED=… one, with its trace; SEEDS=…; EXHAUSTIVE=1; WORLD=3x5)
+	$(if $(SIMULATE),,$(BIN)/python -m pytest -m simulate)
+	@$(BIN)/python -m tests.simulation --world $(WORLD) $(SIMULATE)
+
+$(VENV)/.fuzz-installed: $(VENV)/.dev-installed
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz-installed ## foreign bytes, led by coverage, at each entry point (MINUTES=… for each)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+soak: $(VENV)/.dev-installed ## a fleet at work through random faults, its figures and what must not be (MINUTES=…, SOAK_ARGS=…)
+	@$(BIN)/python -m tests.concurrency.soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+$(VENV)/.mutate-installed: $(VENV)/.dev-installed
+	$(BIN)/python -m pip install --quiet --editable '.[mutate]'
+	@touch $@
+
+# It works on a copy, where its findings stay: what has not changed since is not tried again. The memory is bounded
+# because a changed loop can eat all of it; PYTHONPATH is for the processes that tests start.
+MUTANTS := build/mutate
+mutate: $(VENV)/.mutate-installed ## change the core and the engine in small ways, and list what no test notices (MUTATE=file)
+	@mkdir -p $(MUTANTS)
+	@rm -rf $(MUTANTS)/src $(MUTANTS)/tests
+	@tar --exclude=node_modules --exclude=__pycache__ -cf - pyproject.toml src tests | tar -xf - -C $(MUTANTS)
+	@ulimit -v 6000000; mutmut="$(abspath $(BIN))/mutmut"; cd $(MUTANTS); export PYTHONPATH="$$PWD/mutants/src"; \
+	nice -n 15 "$$mutmut" run --max-children 1 $(if $(MUTATE),'$(subst /,.,$(patsubst src/%.py,%,$(MUTATE))).*'); \
+	"$$mutmut" results
 
 api: $(VENV)/.dev-installed ## write tests/public_api.txt again, to be reviewed in the diff
 	$(BIN)/python tests/test_public_api.py --write
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv3?? $(OIDC)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv3?? .venv-free-threaded $(OIDC)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,18 @@
-"""What every test gets: Hypothesis without timing verdicts, and a watch over threads left behind."""
+"""What every test gets: Hypothesis without timing verdicts, a watch over threads left behind, a hunt for secrets."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests import hunting
 
 # How long a thread may take to end by itself once its test is over (seconds).
 _PATIENCE = 5.0
@@ -16,6 +20,8 @@ _PATIENCE = 5.0
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+hunting.install()
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +36,36 @@ def _no_threads_left() -> Iterator[None]:
     names = sorted(thread.name for thread in left if thread.is_alive())
     if names:
         pytest.fail(f"threads left behind: {', '.join(names)}")
+
+
+@pytest.fixture
+def tells_secrets() -> None:
+    """For a test in which something other than the library tells a secret on purpose."""
+    hunting.WATCH.told_on_purpose = True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hypothesis makes texts of the constants it finds in the source: whatever it shows is no leak."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        hunting.WATCH.told_on_purpose = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """P13: fail a test in which a secret was told: by a record, an error, an event, a repr, or in what it printed."""
+    report = yield
+    if report.failed:
+        hunting.WATCH.told_on_purpose = True  # what a failed test shows is its own
+    if call.when == "teardown":
+        for name, text in report.sections:
+            hunting.WATCH.look(name, text)
+        leaks = hunting.WATCH.settle()
+        if leaks and report.passed:
+            report.outcome = "failed"
+            report.longrepr = "\n".join([f"{item.nodeid} told secrets:", *leaks[:20]])
+    return report
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """A warning is said aloud, too."""
+    hunting.WATCH.look("warning", str(warning_message.message))

@@ -180,6 +180,7 @@ def test_replay_refused(server: ServerHandle, mode: Mode, via: Via, caplog: pyte
     assert hunt.found() == []
 
 
+@pytest.mark.usefixtures("tells_secrets")
 def test_the_hunt_finds(server: ServerHandle, caplog: pytest.LogCaptureFixture) -> None:
     """The hunt would see a secret if there were one: a plain client that logs its URL is caught."""
     hunt = Hunt(server, caplog, grant_for(server, client_secret=SECRET))
