@@ -141,8 +141,11 @@ SEED ?=
 SEEDS ?=
 EXHAUSTIVE ?=
 WORLD ?= 3x5
-SIMULATE = $(if $(SEED),--seed $(SEED),$(if $(EXHAUSTIVE),--exhaustive --minutes $(EXHAUSTIVE_MINUTES),$(if $(SEEDS),--seeds $(SEEDS))))
+DECISIONS ?=
+PART ?=
 EXHAUSTIVE_MINUTES ?= 30
+SIMULATE = $(strip $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DECISIONS),--decisions $(DECISIONS)) \
+	$(if $(PART),--part $(PART)) $(if $(EXHAUSTIVE),--exhaustive --minutes $(EXHAUSTIVE_MINUTES)))
 simulate: $(VENV)/.dev-installed ## fleets with faults, each from a seed (SEED=… one, with its trace; SEEDS=…; EXHAUSTIVE=1; WORLD=3x5)
 	$(if $(SIMULATE),,$(BIN)/python -m pytest -m simulate)
 	@$(BIN)/python -m tests.simulation --world $(WORLD) $(SIMULATE)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.choices import Dice
+from tests.simulation.choices import Dice, Script
 from tests.simulation.engine import simulated
 from tests.simulation.exhaust import PARTS, Searched, again, search_all
 from tests.simulation.explore import Found, Size, Tally, play_seed, shrunk, traced
@@ -47,9 +47,12 @@ def _many(first: int, count: int, size: Size, jobs: int) -> bool:
     _list("logins lost", Counter({f"{model}: {why}": count for (model, why), count in tally.lost.items()}))
     for seed in sorted(tally.broken)[:SHOWN]:
         print()
+        world = f"WORLD={size.processes}x{size.callers}"
         with simulated():
-            _show(shrunk(traced(Dice(seed), size), size))
-        print(f"again, as it was: make simulate SEED={seed} WORLD={size.processes}x{size.callers}")
+            small = shrunk(traced(Dice(seed), size), size)
+        _show(small)
+        print(f"again, as small as this: make simulate {world} DECISIONS={','.join(map(str, small.decisions))}")
+        print(f"again, as it was: make simulate {world} SEED={seed}")
     print(f"broken promises: {len(tally.broken)}" + (f", seeds {sorted(tally.broken)[:20]}" if tally.broken else ""))
     print(f"{tally.worlds / took:.0f} worlds/s, {tally.worlds / took / jobs:.0f} per core")
     return not tally.broken
@@ -71,6 +74,18 @@ def _one(seed: int, size: Size) -> bool:
         found = traced(Dice(seed), size)
     _show(found)
     print(f"answers: {dict(found.outcome.answers)}; faults: {', '.join(found.outcome.faults) or 'none'}")
+    return found.outcome.broken is None
+
+
+def _decided(decisions: tuple[int, ...], part: int | None, size: Size) -> bool:
+    if part is not None:
+        outcome, trace = again(PARTS[part - 1], decisions)
+        print(trace)
+        print(f"IS BROKEN: {outcome.broken}" if outcome.broken else "all promises hold")
+        return outcome.broken is None
+    with simulated():
+        found = traced(Script(decisions), size)
+    _show(found)
     return found.outcome.broken is None
 
 
@@ -97,9 +112,9 @@ def _exhaustive(minutes: float, jobs: int) -> bool:
 def _held(one: Searched) -> bool:
     if one.broken is None:
         return True
-    outcome, trace = again(one.part, one.decisions)
-    print(trace)
-    print(f"IS BROKEN: {outcome.broken}")
+    part = PARTS.index(one.part) + 1
+    _decided(one.decisions, part, Size())
+    print(f"again: make simulate PART={part} DECISIONS={','.join(map(str, one.decisions))}")
     return False
 
 
@@ -110,6 +125,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="so many worlds")
     parser.add_argument("--first", type=int, default=0, help="their first seed")
     parser.add_argument("--world", default="3x5", help="processes x callers")
+    parser.add_argument("--decisions", help="live through the world of these decisions, as a failing run prints them")
+    parser.add_argument("--part", type=int, help="they are of this part of the exhaustive run, by its number")
     parser.add_argument("--exhaustive", action="store_true", help="all orders of small worlds")
     parser.add_argument("--minutes", type=float, default=30.0, help="for that, at most")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -118,6 +135,8 @@ def main() -> int:
     size = Size(int(processes), int(callers))
     if args.exhaustive:
         good = _exhaustive(args.minutes, args.jobs)
+    elif args.decisions is not None:
+        good = _decided(tuple(map(int, args.decisions.split(","))), args.part, size)
     elif args.seed is not None:
         good = _one(args.seed, size)
     else:

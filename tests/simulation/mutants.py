@@ -16,6 +16,7 @@ from typing import Any, cast
 from tests.simulation.shelf import Lease as SharedLease
 from unexpired._core import changes, effects, flight, landing, obtain, outcome, replay, suspicion
 from unexpired._core.effects import Need
+from unexpired._core.policy import Policy
 from unexpired._core.session import Session
 from unexpired._engine.cell import Cell
 from unexpired._engine.desk import Desk
@@ -41,7 +42,7 @@ class Mutant:
 def mutated(mutant: Mutant) -> Generator[None]:
     """Let the product have this defect for a while. Raises LookupError when its code is not what it was."""
     function = cast("FunctionType", mutant.function)
-    source = textwrap.dedent(inspect.getsource(function))
+    source = textwrap.dedent(inspect.getsource(function)).removeprefix("@property\n")
     if source.count(mutant.right) != 1:
         raise LookupError(f"{mutant.name}: {mutant.right!r} is not once in {function.__qualname__}")
     text = "from __future__ import annotations\n" + source.replace(mutant.right, mutant.wrong)
@@ -214,6 +215,12 @@ MUTANTS = (
         flight._lead,
         '        if granted == "timeout":\n',
         '        granted = Granted(instant.boot, 0.0) if granted == "timeout" else granted\n        if False:\n',
+    ),
+    Mutant(
+        "a flight may outlast the grace period",
+        cast("property", Policy.limit).fget,
+        "return min(self.deadline, max(1.0, 0.75 * (self.reuse_grace - self.lease_margin)))",
+        "return self.deadline",
     ),
     Mutant("a request is replayed for ever", replay.replay, "replays += 1", "replays += 0"),
     Mutant(

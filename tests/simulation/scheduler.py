@@ -102,7 +102,8 @@ class Scheduler:
         self._timers: list[tuple[float, int, Task | Message, int]] = []
         self._order = 0
         self._hub = getcurrent()
-        self.task: Task = Task("nobody", Process("nobody", -1), lambda _: None, Op("none"))
+        self._nobody = Task("-", Process("-", -1), lambda _: None, Op("none"))
+        self.task: Task = self._nobody
         self.process: Process = self.task.process
 
     # -- called by tasks --------------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ class Scheduler:
             self.task, self.process = what, what.process
             what.greenlet.switch(fault)
         else:
+            self.task, self.process = self._nobody, self._nobody.process
             what.action()
 
     def _advance(self) -> bool:

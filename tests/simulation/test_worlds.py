@@ -100,15 +100,16 @@ def test_the_search_finds_what_needs_an_order() -> None:
     assert "Swap" in str(trace)
 
 
+@pytest.mark.parametrize("timed", [False, True], ids=["leases in files", "timed leases"])
 @pytest.mark.parametrize("model", [STRICT, GRACE], ids=lambda model: model.name)
-def test_a_login_is_lost_only_where_nothing_can_save_it(model: Model) -> None:
+def test_a_login_is_lost_only_where_nothing_can_save_it(model: Model, timed: bool) -> None:
     """Scenario 21: a kill at any step of any order costs a strict login between commit and swap; with a grace, none."""
     search, reasons, worlds = Search(frozenset({"kill"}), preemptions=2), set[str](), 0
     with simulated():
         more = True
         while more:
             search.begin()
-            outcome = World(replace(PAIR, model=model, restarts=0), search).play()
+            outcome = World(replace(PAIR, model=model, timed=timed, restarts=0), search).play()
             assert outcome.broken is None
             reasons.add(outcome.lost)
             worlds, more = worlds + 1, search.more()
