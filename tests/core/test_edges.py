@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -11,10 +12,10 @@ from typing import Any, cast
 import pytest
 
 from tests.core.harness import EPOCH
-from unexpired._core.scheme import ACCEPTED, Answer, InQuery, Judgement, Place, Scheme, Verdict
+from unexpired._core.scheme import ACCEPTED, Answer, InHeader, InQuery, Judgement, Place, Scheme, Verdict
 from unexpired._core.session import Failure
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer, canonical, same_code
-from unexpired._core.suspicion import endpoint_of
+from unexpired._core.suspicion import Suspicion, endpoint_of, refuses
 from unexpired._core.token import Token
 from unexpired.errors import ConfigurationError
 
@@ -76,6 +77,12 @@ def test_a_token_made_by_hand_is_sound_only_when_every_field_is(fields: dict[str
     assert not Token(**cast("Any", sound | fields)).is_sound()
 
 
+def test_no_token_lives_longer_than_a_hundred_years() -> None:
+    """What a server says beyond that is cut to it."""
+    read = Token.from_response({"access_token": "AT-1", "expires_in": 10**12}, now=0.0)
+    assert (read.lifetime, read.expires_at) == (3_153_600_000.0, 3_153_600_000.0)
+
+
 def test_a_jwt_of_any_length_is_read() -> None:
     """Its parts come without padding, whatever their length."""
     for length in range(12):
@@ -126,6 +133,14 @@ def test_what_is_no_place_is_called_by_its_type() -> None:
         Scheme(cast("Place", 7))
 
 
+def test_a_place_that_cannot_take_the_token_is_named() -> None:
+    """With what it needs; never with the value."""
+    with pytest.raises(ConfigurationError, match=r"^InHeader\('X'\): the value has characters"):
+        InHeader("X").fill(Token("AT\n"))
+    with pytest.raises(ConfigurationError, match=r"\{access_token\}, \{refresh_token\}, \{id_token\}, \{token_type\}"):
+        InHeader("X", "{scope}")
+
+
 @pytest.mark.parametrize(
     ("code", "body"),
     [
@@ -151,6 +166,27 @@ def test_only_json_s_own_white_space_may_come_first(before: bytes) -> None:
     assert scheme.judge(Answer(200, {}, before + body)) is ACCEPTED
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b'{"a": {"b": "xxxxxxxxxxxxxxxxxxxxxxxx"', b"}", b', "code": 40009}'],
+        [b'{"a": "}', b'", "c":1', b', "code": 40009}'],
+        [b'{"a": "}xxxxxxxxxxxxx', b'","code": 40009}     '],
+    ],
+    ids=["nested", "misled", "twice the size"],
+)
+def test_a_stream_is_judged_with_the_end_of_its_first_document(chunks: list[bytes]) -> None:
+    """Not with the next one, nor with its own end: nobody knows when that comes."""
+    sniffer = Sniffer(Scheme(InQuery("token"), code="code", expired=[40009]), 200, {})
+    assert [sniffer.feed(chunk) for chunk in chunks] == [*[None] * (len(chunks) - 1), GONE]
+
+
+def test_what_no_document_can_begin_with_is_judged_at_once() -> None:
+    """A form feed is no white space of JSON."""
+    sniffer = Sniffer(Scheme(InQuery("token"), code="code", expired=[40009]), 200, {})
+    assert sniffer.feed(b"\x0c{") is ACCEPTED
+
+
 def test_only_blanks_around_a_code_do_not_count() -> None:
     """Letters and other white space are part of it; a broken number is its own text."""
     assert [canonical(text) for text in ("  7 ", "\t7", "X7X", "XX")] == ["7", "\t7", "X7X", "XX"]
@@ -174,6 +210,31 @@ def test_a_judge_of_one_s_own_sees_bodies_up_to_the_limit(more: int, seen: int |
     sniffer = Sniffer(scheme, 418, headers, encoded=True)
     assert sniffer.judge_body(b"x" * (SNIFF_LIMIT + more)) is ACCEPTED
     assert [(one.status, one.headers, one.body and len(one.body)) for one in asked] == [(418, headers, seen)]
+
+
+def test_a_scheme_can_be_limited_and_stays_what_it_was() -> None:
+    """The limited one is another object, for these origins only."""
+    scheme = Scheme.bearer()
+    limited = scheme.limited_to("https://A.example", "https://b.example:8443")
+    assert limited.origins == frozenset({"https://a.example", "https://b.example:8443"})
+    assert limited.places == scheme.places
+    assert scheme.origins is None
+
+
+def test_a_token_crosses_process_borders_whole() -> None:
+    """All its fields, the answer's other ones included."""
+    one = Token("AT-1", "DPoP", NOW, 60.0, "read", "RT-1", "ID-1", {"shop": [7]}, "https://a", "login-1", 3)
+    other = pickle.loads(pickle.dumps(one))
+    assert type(other) is Token
+    assert [getattr(other, name) for name in Token.__slots__] == [getattr(one, name) for name in Token.__slots__]
+
+
+def test_no_suspicion_lasts_longer_than_ten_minutes() -> None:
+    """After any number of strikes; the dice take up to half of it off."""
+    before = Suspicion(Token("AT-1", login="a", minted=1), 0.0, strikes=50)
+    refused = Token("AT-2", login="a", minted=2)
+    assert refuses(before, refused, 1.0, 0.0) == (True, Suspicion(refused, 300.0, 51))
+    assert refuses(before, refused, 1.0, 0.5)[1].pause == 450.0
 
 
 def test_an_endpoint_leaves_out_what_tells_one_thing_from_its_siblings() -> None:

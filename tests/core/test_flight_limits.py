@@ -44,6 +44,15 @@ def test_the_memory_of_a_failure_stays_while_the_next_request_is_under_way() -> 
     assert _marked(world).failure == EARLIER
 
 
+def test_the_memory_of_a_failure_stays_when_nothing_was_sent() -> None:
+    """The process ends before the request: the record is as it was before, without the intent."""
+    world = World(session(failure=EARLIER))
+    world.before("Swap", 1, world.exits)
+    world.fly()
+    assert (world.stored.failure, world.stored.intent) == (EARLIER, None)
+    assert world.redeemed == []
+
+
 def test_a_hold_off_shorter_than_a_second_is_kept() -> None:
     """To the end, and then the request is sent."""
     world = World(_gone(0.5), timed=True, owner="me")
@@ -74,7 +83,7 @@ def test_a_hold_off_that_is_cut_short_is_told() -> None:
     world = World(_gone(0.5), timed=True)
     world.before("Sleep", 1, world.exits)
     world.fly()
-    message = f"a refresh of {KEY!r} by a process that is gone may still be under way"
+    message = f"a refresh of {KEY!r} by another process may still be under way"
     assert world.result.session is world.record
     assert world.failure.message == message
     assert world.heard(RefreshFailed) == [RefreshFailed(KEY, 1, "time", message, 1, 1.0)]
@@ -102,20 +111,20 @@ def test_a_lease_that_another_has_too_is_given_up_and_taken_anew() -> None:
     other = session().noted(intent=intent(owner="other"), failure=None)
     world.before("Swap", 1, lambda: setattr(world, "record", other))
     world.fly()
-    assert world.names[:7] == ["Lease", "Load", "Swap", "Load", "Release", "Lease", "Load"]
-    assert world.slept == []
+    assert world.names[:7] == ["Lease", "Load", "Swap", "Release", "Lease", "Load", "Release"]
+    assert world.slept == [pytest.approx(12.0)]
     assert [effect.session.intent.attempt for effect in world.redeemed if effect.session.intent] == [2]
     assert world.result.failure is None
 
 
 def test_a_newer_version_met_under_the_lease_is_gone_on_from() -> None:
-    """What somebody stored just before the intent is looked at, and redeemed if it will not do."""
+    """What somebody stored just before the intent is looked at under a new lease, and redeemed if it will not do."""
     world = World(session())
     newer = replace(session(), refresh_token="RT-9", version=5)
     world.before("Swap", 1, lambda: setattr(world, "record", newer))
     world.fly()
     assert [effect.session.refresh_token for effect in world.redeemed] == ["RT-9"]
-    assert world.counts["Lease"] == 1
+    assert world.counts["Lease"] == 2
     assert world.stored.version == 6
 
 
@@ -181,3 +190,22 @@ def test_a_first_login_keeps_key_and_answer() -> None:
     for first in (Token.from_response(answer(), now=EPOCH), "RT-2"):
         begun = Session.begin(KEY, "login-2", first)
         assert (begun.key, begun.login, begun.version, begun.refresh_token) == (KEY, "login-2", 1, "RT-2")
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_a_record_that_keeps_changing_ends_with_the_time_for_the_lease(exits: bool) -> None:
+    """P3: whose intents are refused again and again pauses between, and gives up in the end, or when it is to exit."""
+    world = World(session())
+
+    def another_writes() -> None:
+        world.record = world.stored.noted(intent=None, failure=None)
+
+    for number in range(1, 1000):
+        world.before("Swap", number, another_writes)
+    if exits:
+        world.before("Swap", 3, world.exits)
+    world.fly()
+    assert world.redeemed == []
+    assert world.failure.kind == "time"
+    assert max(world.slept) == pytest.approx(0.05)
+    assert world.counts["Lease"] == 3 if exits else 290 < world.counts["Lease"] < 310

@@ -40,6 +40,7 @@ def test_a_success_is_told_with_its_resource() -> None:
         (AnswerLost("cut off"), "lost", "cut off"),
         (AnswerLost("half of it", refresh_token="RT-2"), "lost", "half of it"),
         (Refused("HTTP 400", error=None), "unexplained", "HTTP 400"),
+        (Refused("not so fast", error="slow_down"), "unreachable", "not so fast"),
         (Refused("no such client", error="invalid_client"), "configuration", "no such client"),
         (LoginRequired("nothing to spend", reason="no_refresh_token"), "configuration", "nothing to spend"),
         (answer(expires_in=-5), "expired", "the server answered with a token that has already expired"),
@@ -67,6 +68,13 @@ def test_a_grant_that_spends_no_refresh_token_is_told_why_its_refusal_ends_nothi
     world = _flown(Refused("no", error="invalid_grant"), policy=Policy(spends_refresh_token=False))
     assert world.failure.kind == "configuration"
     assert world.failure.message.startswith("the server refused a grant that spends no stored refresh token")
+
+
+def test_without_a_refresh_token_a_resource_that_has_no_token_ends_the_login() -> None:
+    """A good token for another resource is of no use to it."""
+    held = session(token(expires_at=EPOCH + 200.0))
+    world = _flown(LoginRequired("", reason="no_refresh_token"), record=held, needs={Need("https://a")})
+    assert world.heard(SessionEnded) == [SessionEnded(KEY, 2, "no_refresh_token")]
 
 
 @pytest.mark.parametrize("attempt", [None, 1])

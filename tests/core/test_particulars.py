@@ -98,6 +98,7 @@ def test_a_failure_that_lasts_tells_how_long() -> None:
     with pytest.raises(TemporarilyUnavailable) as cut:
         ending.obtain()
     assert cut.value.retry_after == pytest.approx(20.0)
+    assert cut.value.key == KEY
 
 
 def test_one_hiccup_is_sat_out_and_no_second_one_however_short() -> None:

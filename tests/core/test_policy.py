@@ -42,14 +42,3 @@ def test_keys_created_together_refresh_apart() -> None:
     windows = {ahead(Policy(), token(lifetime=3600.0), number / 100) for number in range(100)}
     assert len(windows) == 100
     assert max(windows) - min(windows) > 140.0
-
-
-@pytest.mark.parametrize(
-    ("grace", "limit"), [(0.0, 10.0), (60.0, 10.0), (10.0, 6.0), (15.0, 9.75), (3.0, 1.0), (0.5, 1.0)]
-)
-def test_a_flight_is_short_enough_for_its_successor_to_come_within_the_grace(grace: float, limit: float) -> None:
-    """Deadline and margin together leave a quarter of a grace period of 10 s; without one the deadline alone counts."""
-    policy = Policy(reuse_grace=grace)
-    assert policy.limit == limit
-    assert grace < 5.0 or policy.limit + policy.lease_margin < grace
-    assert Policy(reuse_grace=60.0, deadline=3.0).limit == 3.0

@@ -12,6 +12,7 @@ from tests.engine.staging import (
     EXPIRED,
     FRESH,
     KINDS,
+    PATIENCE,
     Attempt,
     Crowd,
     Faulty,
@@ -173,6 +174,25 @@ def test_a_token_that_cannot_be_saved_is_served_from_memory() -> None:
     assert (server.calls, server.reused) == (2, 0)
     until(lambda: len(heard) > 2)
     assert isinstance(heard[1], RefreshStarted)
+
+
+def test_a_token_that_cannot_be_saved_does_not_bring_back_a_login_that_has_ended() -> None:
+    """P8: whoever logged out during the refresh is not served from memory, however the store goes on."""
+    store, server = Faulty(), Server(gated=True)
+    manager = manager_for(server, store=store)
+    attempt = Attempt(manager.token)
+    assert server.arrived.wait(PATIENCE)
+    manager.logout()
+    store.save_error = StoreError("the disk is full")
+    server.gate.set()
+    with pytest.raises(LoginRequired) as caught:
+        attempt.result()
+    assert caught.value.reason == "logout"
+    with pytest.raises(LoginRequired):
+        manager.token()
+    store.save_error = None
+    until(lambda: manager._cell.flying is None)
+    assert not manager.logged_in
 
 
 def test_a_store_that_cannot_be_read_leaves_the_token_in_memory(caplog: pytest.LogCaptureFixture) -> None:

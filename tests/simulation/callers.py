@@ -40,9 +40,10 @@ class Caller:
         self._tasks = tasks
         self._task: Task | None = None
         self._manager = world.managers[process]
-        # What the first caller asks for may be refused whatever it is given, or be answered by a replica that lags.
-        self._endpoint = "GET /a" if name == "c0" else "GET /b"
+        # What the first two callers ask for may be refused whatever it is given, or be answered by a replica that lags.
+        self._endpoint = "GET /a" if name in ("c0", "c1") else "GET /b"
         self._began = 0
+        self._last = ACCEPTED
 
     def begin(self) -> None:
         """Start, unless the process has died meanwhile."""
@@ -79,7 +80,9 @@ class Caller:
         task = world.task
         began, stopped, delayed = world.now, self.process.stopped_for, task.delayed
         asked = object()
+        quiet = world.quiet() and not (world.plan.events or world.plan.cancelled)
         try:
+            self._last = ACCEPTED
             said = self._exchange(asked)
             if said is not asked:
                 world.promises.breaks("P4", f"{self.name} got another caller's response")
@@ -89,6 +92,11 @@ class Caller:
             self._told_over(error.reason)
         except UnexpiredError as error:
             outcome = type(error).__name__
+        quiet = quiet and world.quiet()
+        if quiet and (outcome != "response" or self._last is not ACCEPTED):
+            world.promises.breaks("P3", f"{self.name} is not served ({outcome}), and nothing has gone wrong")
+        if quiet and world.now - began > 4 * sum(world.plan.latency) * len(world.plan.resources) + 0.5:
+            world.promises.breaks("P3", f"{self.name} waits {world.now - began:.1f} s, and nothing has gone wrong")
         world.note(f"{self.name} gets {outcome}")
         world.answers[outcome] += 1
         excused = self.process.stopped_for - stopped + task.delayed - delayed
@@ -148,12 +156,15 @@ class Caller:
             world.api_faults += 2
         if plan.refusing and world.now < plan.refusing and self._endpoint == "GET /a":
             good = False
+        if issued is not None and issued.resource != self._resource:
+            world.promises.breaks("P4", f"{self.name} carries a token of another resource")
         judgement = ACCEPTED if good else EXPIRED
         if not good:
             world.promises.refused_by_api(issued)
             if plan.late_code and self._endpoint == "GET /a":
                 judgement = OVER
                 world.called_over.add(token.access_token)
+        self._last = judgement
         delay = 9.0 if fault == "late answer" else plan.latency[0]
         if judgement is OVER:
             delay += 0.5

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -152,7 +154,9 @@ def _start(self: Flying) -> None:
     if not self._started:
         self._started = True
         world = _world()
-        world.spawn(f"flight{world.flight_number()}", world.process, self.run, ops.TAKE_OFF).flies = True
+        # A context of its own: a greenlet that has ended would keep what was set in it, and with it the world.
+        run = partial(copy_context().run, self.run)
+        world.spawn(f"flight{world.flight_number()}", world.process, run, ops.TAKE_OFF).flies = True
 
 
 def _get_away(_: Flying) -> None:

@@ -50,6 +50,7 @@ class SimulatedGrant:
         if fault == "no connection":
             raise NotSent("no connection", connecting=True)
         if fault == "busy (429)":
+            world.promises.asked_to_wait(sent, 5.0)
             raise NotSent("busy", retry_after=5.0)
         if fault == "invalid_client":
             raise Refused("no", error="invalid_client")
@@ -63,14 +64,21 @@ class SimulatedGrant:
         said: list[dict[str, Any] | None] = []
 
         def arrive() -> None:
-            said.append(self._serve(sent, fault))
-            answer = Message(f"the answer for {task.name}", ops.DELIVER, lambda: world.wake(task), sent.process)
-            world.post(delay / 2, answer)
+            served = self._serve(sent, fault)
+
+            def deliver() -> None:
+                if not sent.given_up:
+                    said.append(served)
+                    world.wake(task)
+
+            world.post(delay / 2, Message(f"the answer for {task.name}", ops.DELIVER, deliver, sent.process))
 
         sent.on_the_wire = fault not in BEFORE
         if sent.on_the_wire:
             world.post(delay / 2, Message(f"the request of {task.name}", ops.ARRIVE, arrive))
-            world.park(until)
+            world.meet_on_the_wire(task, sent, delay)
+            while not said and world.now < until:
+                world.park(until)
         if fault in ("timeout before", "timeout after"):
             while world.now < until:
                 world.park(until)

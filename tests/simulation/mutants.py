@@ -9,14 +9,13 @@ import inspect
 import textwrap
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, cast
 
 from tests.simulation.shelf import Lease as SharedLease
 from unexpired._core import changes, effects, flight, landing, obtain, outcome, replay, suspicion
 from unexpired._core.effects import Need
-from unexpired._core.policy import Policy
 from unexpired._core.session import Session
 from unexpired._engine.cell import Cell
 from unexpired._engine.desk import Desk
@@ -27,12 +26,13 @@ __all__ = ["MUTANTS", "Mutant", "mutated"]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A defect: in *function*, *right* becomes *wrong*."""
+    """A defect: in *function*, *right* becomes *wrong*; *also* is a second one, where one alone does no harm."""
 
     name: str
     function: Any
     right: str
     wrong: str
+    also: Mutant | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -41,8 +41,12 @@ class Mutant:
 @contextmanager
 def mutated(mutant: Mutant) -> Generator[None]:
     """Let the product have this defect for a while. Raises LookupError when its code is not what it was."""
+    if mutant.also is not None:
+        with mutated(replace(mutant, also=None)), mutated(mutant.also):
+            yield
+        return
     function = cast("FunctionType", mutant.function)
-    source = textwrap.dedent(inspect.getsource(function)).removeprefix("@property\n")
+    source = textwrap.dedent(inspect.getsource(function))
     if source.count(mutant.right) != 1:
         raise LookupError(f"{mutant.name}: {mutant.right!r} is not once in {function.__qualname__}")
     text = "from __future__ import annotations\n" + source.replace(mutant.right, mutant.wrong)
@@ -74,6 +78,8 @@ MUTANTS = (
         flight._lead,
         "        granted = yield from Lease(max(0.0, limit - instant.boot))\n        session = yield from Load()\n",
         "        session = yield from Load()\n        granted = yield from Lease(max(0.0, limit - instant.boot))\n",
+        # The fence alone makes up for it: what was read too early cannot be written on.
+        also=Mutant("", Session.replaces, "if not expected.same_version(stored):", "if False:"),
     ),
     Mutant(
         "a swap does not compare the login",
@@ -102,8 +108,8 @@ MUTANTS = (
     Mutant(
         "a timed lease is shorter than the deadline",
         Flying._take_lease,
-        "seconds=policy.limit + policy.lease_margin",
-        "seconds=policy.limit / 10",
+        "seconds=policy.deadline + policy.lease_margin",
+        "seconds=policy.deadline / 10",
     ),
     Mutant(
         "the lease is released before the swap",
@@ -123,7 +129,12 @@ MUTANTS = (
         "        answer = yield from _send(trip, deadline)\n",
         "        yield from Swap(marked, trip.unsent)\n        answer = yield from _send(trip, deadline)\n",
     ),
-    Mutant("a vanished owner's intent is not waited for", flight._hold_off, "if not granted.timed or", "if True or"),
+    Mutant(
+        "a vanished owner's intent is not waited for",
+        flight._hold_off,
+        "if not (granted.timed or contested) or",
+        "if True or",
+    ),
     Mutant(
         "an intent does not count as an attempt",
         flight._redeem,
@@ -169,7 +180,8 @@ MUTANTS = (
     Mutant(
         "invalid_grant ends whatever is stored",
         landing._end,
-        "    if current is None or not trip.marked.same_version(current):\n        return Outcome(Result(current))\n",
+        "    if current is None or not trip.marked.same_version(current) or current.notes != trip.marked.notes:\n"
+        "        return Outcome(Result(current))\n",
         "    trip = replace(trip, marked=current)\n",
     ),
     Mutant(
@@ -217,10 +229,24 @@ MUTANTS = (
         '        granted = Granted(instant.boot, 0.0) if granted == "timeout" else granted\n        if False:\n',
     ),
     Mutant(
-        "a flight may outlast the grace period",
-        cast("property", Policy.limit).fget,
-        "return min(self.deadline, max(1.0, 0.75 * (self.reuse_grace - self.lease_margin)))",
-        "return self.deadline",
+        "a refused request is not sent again",
+        replay.replay,
+        "token = yield from Replace(carried, origin, endpoint)",
+        "token = None",
+    ),
+    Mutant("nobody sits out a failure", obtain.obtain, "patience = min(policy.patience, wait)", "patience = 0.0"),
+    Mutant("the pause that a server asks for is forgotten", landing.land, ", answer.retry_after)", ")"),
+    Mutant(
+        "a new token drops those of other resources",
+        Session.minted,
+        "{**self.tokens, resource: stored}",
+        "{resource: stored}",
+    ),
+    Mutant(
+        "every refused login is told as a lost answer",
+        landing._refused,
+        '"answer_lost" if trip.attempt > 1 else "refused"',
+        '"answer_lost"',
     ),
     Mutant("a request is replayed for ever", replay.replay, "replays += 1", "replays += 0"),
     Mutant(

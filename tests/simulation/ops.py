@@ -12,6 +12,7 @@ __all__ = [
     "DELIVER",
     "JOINED",
     "LEASE",
+    "LEASE_AGAIN",
     "LOAD",
     "LOOK",
     "NEEDS",
@@ -28,6 +29,7 @@ __all__ = [
     "SWAP",
     "TAKE_OFF",
     "TURN",
+    "WIRE",
 ]
 
 EVERYWHERE = ("kill", "pause past the lease", "pause for a moment", "slow", "clock jumps", "lease lost")
@@ -50,6 +52,8 @@ NOW = Op("now", EVERYWHERE)
 NEEDS = Op("needs", (), FLIGHTS)
 """A flight looks who has joined it."""
 LEASE = Op("lease", (*EVERYWHERE, "store error"), RECORD, LEASES)
+LEASE_AGAIN = Op("lease again", EVERYWHERE, RECORD, LEASES)
+"""Whoever waits for the lease looks whether it is free."""
 RELEASE = Op("release", (*EVERYWHERE, "store error"), NOTHING, LEASES)
 PUBLISH = Op("publish", ("kill",), NOTHING, VIEW | FLIGHTS)
 """A flight ends: its result is known, and everybody is woken."""
@@ -76,6 +80,7 @@ SEND = Op(
 )  # fmt: skip
 """The token request leaves: what will become of it. No pause here: between the last look at the clock and the send
 nothing can be promised."""
+WIRE = Op("wire", ("kill", "pause past the lease", "lease lost"))
 ARRIVE = Op("arrive", (), NOTHING, SERVER)
 DELIVER = Op("deliver")
 REVOKE = Op("revoke", ("kill", "no connection"), NOTHING, SERVER)

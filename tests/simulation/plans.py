@@ -18,13 +18,19 @@ def drawn(choices: Choices, processes: int, callers: int) -> Plan:
     events = tuple((_SPANS[pick(4)] * (1 + pick(4)) / 4, _EVENTS[pick(4)]) for _ in range((0, 0, 1, 1, 2)[pick(5)]))
     cancelled = tuple((_SPANS[pick(4)] * (1 + pick(4)) / 4, pick(processes * callers)) for _ in range(pick(3)))
     odd = pick(8)
+    model, timed = MODELS[pick(len(MODELS))], bool(pick(2))
+    hasty = timed and model.grace == 10.0
+    latency = ((0.0,), (0.1, 0.02, 3.0), (0.1, 7.5), (8.0,))[pick(4)]
     return Plan(
-        model=MODELS[pick(len(MODELS))],
+        model=model,
         processes=processes,
         callers=callers,
         rounds=(1, 1, 2, 3)[pick(4)],
         faults=(0, 1, 1, 2, 3, 5)[pick(6)],
-        timed=bool(pick(2)),
+        timed=timed,
+        as_bytes=pick(8) == 1,
+        # As the settings page has it: short enough for a successor to come within the grace period.
+        deadline=5.0 if hasty else 10.0,
         start=("expired", "refused", "fresh")[pick(3)],
         lifetime=(3600.0, 3600.0, 15.0)[pick(3)],
         resources=((None,), (None,), (None,), (None, "b"))[pick(4)],
@@ -34,6 +40,6 @@ def drawn(choices: Choices, processes: int, callers: int) -> Plan:
         refusing=(60.0, 5.0)[pick(2)] if odd == 2 else 0.0,
         lag=(0.5, 5.0)[pick(2)] if odd == 3 else 0.0,
         late_code=odd == 4,
-        latency=((0.0,), (0.1, 0.02, 3.0))[pick(2)],
+        latency=(0.1, 3.0) if hasty and latency[-1] > 3.0 else latency,
         spread=(0.0, 0.5, 30.0)[pick(3)],
     )

@@ -73,6 +73,7 @@ class Promises:
         self._refused_versions: set[tuple[str, int]] = set()
         self._versions: dict[str, int] = {}
         self._for_nothing = 0
+        self._asked: dict[tuple[str, int], tuple[float, Process]] = {}
         self._let_go: set[Task] = set()
         self._failed: dict[tuple[str, int], tuple[float, Task, bool]] = {}
 
@@ -127,8 +128,12 @@ class Promises:
         """P6: after a failure nobody asks again at once; a flight's own repetitions are its affair."""
         world = self._world
         failure = record.failure
-        if failure is not None and failure.holds(world.wall_of(sent.process)):
+        if failure is not None and failure.holds(world.wall_of(sent.process)) and not world.jumps:
             self.breaks("P6", f"version {record.version} is redeemed while its failure says to wait")
+        until, process = self._asked.get(sent.version, (0.0, sent.process))
+        known = not (process.dead or world.store_troubled or world.jumps or world.shelf.timed)
+        if known and world.now < until - 0.01:
+            self.breaks("P6", f"version {record.version} is redeemed before the server's Retry-After is over")
         failed = self._failed.get(sent.version)
         graceful = world.plan.model.grace > 0
         if failed is not None and failed[1] is sent.task and failed[2] and not graceful and world.now - failed[0] < 0.1:
@@ -143,6 +148,10 @@ class Promises:
             and not world.jumps
         ):
             self.breaks("P6", f"version {record.version} is redeemed again at once after a failure")
+
+    def asked_to_wait(self, sent: Sent, seconds: float) -> None:
+        """The server named a pause."""
+        self._asked[sent.version] = (self._world.now + seconds, sent.process)
 
     def failed(self, sent: Sent, *, ambiguous: bool) -> None:
         """The sender got no usable answer. *ambiguous*: the server may have served it."""
@@ -163,13 +172,20 @@ class Promises:
     def ended_at_server(self, family: Family, spent: Sent | None, sent: Sent) -> None:
         """The server took a refresh token for theft: it was redeemed by *spent* first, and now by *sent*."""
         world = self._world
-        why = _excuse(spent)
         if sent.process.dead:
             why = "killed with a request on the wire"
         elif sent.given_up:
             why = "the server got to a request after its sender had given up"
-        if world.plan.model.grace:
-            why = "nobody could come within the grace period" if why and world.was_hindered() else ""
+        elif not world.plan.model.grace:
+            why = _excuse(spent)
+        elif not _excuse(spent):
+            why = ""
+        elif world.was_hindered():
+            why = "nobody could come within the grace period"
+        else:
+            ends = family.rotated_at + world.plan.model.grace
+            came = any(family.rotated_at < when <= ends for when in world.flights)
+            why = "" if came else "nobody needed a token within the grace period"
         world.lost = why or "for nothing"
         if not why:
             self.breaks("P5", f"the login {family.name} is lost, and nothing happened that has to cost a login")
@@ -208,6 +224,8 @@ class Promises:
     def _minting(self, old: Session, new: Session) -> None:
         if self._world.task in self._let_go:
             self.breaks("P10", f"version {new.version} is stored after the lease was given up")
+        if old.tokens.keys() - new.tokens.keys():
+            self.breaks("P5", f"version {new.version} drops another resource's token")
         before, after = _generation(old.refresh_token), _generation(new.refresh_token)
         if after < before:
             self.breaks("P5", f"refresh token {after} is stored over {before}")
@@ -220,6 +238,8 @@ class Promises:
         interrupted = [sent for sent in self.sent if sent.version == version and sent.interrupted]
         if reason == "refused" and interrupted and not self._world.store_troubled:
             self.breaks("P3", f"version {old.version} is ended (refused): it was lost when a refresh was interrupted")
+        if reason == "answer_lost" and not interrupted and not self._world.hindered_unseen():
+            self.breaks("P3", f"version {old.version} is ended (answer_lost), and no answer was lost")
         if reason == "login_required" and not any(
             token.access_token in self._world.called_over for token in old.tokens.values()
         ):
@@ -277,6 +297,11 @@ class Promises:
         world = self._world
         for caller in world.unanswered():
             self.breaks("P3", f"{caller} never got an answer")
+        record = world.shelf.record
+        if record is not None and record.ended is not None and record.ended.reason == "logout" and world.quiet():
+            family = world.server.families.get(record.login)
+            if family is not None and not family.revoked:
+                self.breaks("P8", "somebody logged out, and the server was not told")
         lease = world.shelf.holder
         if lease is not None and lease.held() and not lease.abandoned and not world.lease_was_lost:
             self.breaks("P10", "the lease is still held, and nobody is working")

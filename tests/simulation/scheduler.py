@@ -36,6 +36,10 @@ class Op:
     writes: frozenset[str] = frozenset()
 
 
+WOKEN = Op("wake up", ("kill", "pause past the lease"))
+"""A task has waited for something, or for long enough."""
+
+
 class Process:
     """One process of the fleet, with clocks of its own. A restarted one is another object."""
 
@@ -138,6 +142,7 @@ class Scheduler:
         task = self.task
         if task.process.dead:
             raise GreenletExit
+        task.op = WOKEN
         task.parked = True
         task.ticket += 1
         if until < NEVER:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation import ops
 from tests.simulation.scheduler import Op, Process, Task
+from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 
@@ -19,8 +20,9 @@ __all__ = ["Facade", "Lease", "Shelf"]
 class Shelf:
     """What is stored under the one key, and who holds its lease. *timed* leases end by themselves."""
 
-    def __init__(self, *, timed: bool) -> None:
+    def __init__(self, *, timed: bool, as_bytes: bool) -> None:
         self.timed = timed
+        self.as_bytes = as_bytes
         self.record: Session | None = None
         self.before: Session | None = None
         self.serial = 0
@@ -28,6 +30,10 @@ class Shelf:
         self.waiting: list[tuple[Task, Callable[[], bool]]] = []
         self.down_until = 0.0
         self.full_until = 0.0
+
+    def kept(self, session: Session) -> Session:
+        """What is read again of a session: it goes through the record's layout, where that is looked at too."""
+        return decode(encode(session), session.key, "the shelf") if self.as_bytes else session
 
 
 class Lease:
@@ -126,7 +132,7 @@ class Facade:
         if not new.replaces(shelf.record, expected):
             return False
         world.promises.storing(shelf.record, new)
-        shelf.before, shelf.record = shelf.record, new
+        shelf.before, shelf.record = shelf.record, shelf.kept(new)
         shelf.serial += 1
         world.store_changed()
         if fault == "stored, and an error said":
@@ -156,7 +162,7 @@ class Facade:
             world.park(min(until, holder.ends))
             if entry in shelf.waiting:
                 shelf.waiting.remove(entry)
-            world.step(ops.NOW)
+            world.step(ops.LEASE_AGAIN)
 
     def set_aside(self, key: str) -> None:
         """Everything here can be read, sooner or later: nothing is moved."""

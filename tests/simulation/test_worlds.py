@@ -84,7 +84,7 @@ def test_all_orders_of_two_processes(start: str) -> None:
     searched = search(Part("two processes", replace(PAIR, faults=0, start=start)), seconds=60)
     assert searched.broken is None
     assert searched.complete
-    assert searched.schedules == {"expired": 56, "refused": 124}[start]
+    assert searched.schedules == {"expired": 58, "refused": 126}[start]
 
 
 def test_the_search_finds_what_needs_an_order() -> None:
@@ -96,7 +96,7 @@ def test_the_search_finds_what_needs_an_order() -> None:
         assert searched.broken is not None
         outcome, trace = again(part, searched.decisions)
     assert outcome.broken == searched.broken.broken
-    assert searched.schedules > 1
+    assert sum(map(bool, searched.decisions)) > 1
     assert "Swap" in str(trace)
 
 
@@ -113,7 +113,7 @@ def test_a_login_is_lost_only_where_nothing_can_save_it(model: Model, timed: boo
             assert outcome.broken is None
             reasons.add(outcome.lost)
             worlds, more = worlds + 1, search.more()
-    assert worlds > 500
+    assert worlds > 400
     assert reasons == ({"", "killed between the commit and the swap"} if model.strict else {""})
 
 

@@ -13,7 +13,7 @@ from tests.simulation.callers import Caller
 from tests.simulation.choices import Choices
 from tests.simulation.engine import EPOCH, inside
 from tests.simulation.grant import SimulatedGrant
-from tests.simulation.promises import Broken, Promises
+from tests.simulation.promises import Broken, Promises, Sent
 from tests.simulation.scheduler import Message, Op, Process, Scheduler, Task
 from tests.simulation.servers import Model, Server
 from tests.simulation.shelf import Facade, Shelf
@@ -51,6 +51,8 @@ class Plan:
     faults: int = 1
     restarts: int = 3
     timed: bool = False
+    as_bytes: bool = False
+    deadline: float = 10.0
     start: str = "expired"
     lifetime: float = 3600.0
     resources: tuple[str | None, ...] = (None,)
@@ -84,8 +86,8 @@ class World(Scheduler):
         super().__init__(choices, plan.faults)
         self.plan = plan
         self.trace = trace
-        self.policy = Policy(reuse_grace=plan.model.grace)
-        self.shelf = Shelf(timed=plan.timed)
+        self.policy = Policy(reuse_grace=plan.model.grace, deadline=plan.deadline)
+        self.shelf = Shelf(timed=plan.timed, as_bytes=plan.as_bytes)
         self.server = Server(plan.model, plan.lifetime, lambda: self.now)
         self.promises = Promises(self)
         self.callers: list[Caller] = []
@@ -99,7 +101,7 @@ class World(Scheduler):
         self.api_faults = 0
         self.lost = ""
         self._names = 0
-        self._flights = 0
+        self.flights: list[float] = []
         self._restarts = 0
         self._rejected: set[str] = set()
         self.managers: dict[Process, TokenManager] = {}
@@ -149,7 +151,9 @@ class World(Scheduler):
         process = Process(name, len(self.managers), boot_offset=1000.0 * number, skew=skew)
         store = Facade(self, self.shelf, process)
         self.process = process
-        self.managers[process] = TokenManager(SimulatedGrant(self, process), store=store, key=KEY)
+        self.managers[process] = TokenManager(
+            SimulatedGrant(self, process), store=store, key=KEY, deadline=plan.deadline
+        )
         for index in range(plan.callers):
             resource = plan.resources[index % len(plan.resources)]
             caller = Caller(self, process, f"c{index}", resource, tasks=index % 2 == 1)
@@ -219,8 +223,8 @@ class World(Scheduler):
 
     def flight_number(self) -> int:
         """Flights are numbered."""
-        self._flights += 1
-        return self._flights
+        self.flights.append(self.now)
+        return len(self.flights)
 
     def store_changed(self) -> None:
         """Whoever waits for the lease looks again."""
@@ -232,9 +236,22 @@ class World(Scheduler):
         self.shelf.holder = None
         self.store_changed()
 
+    def quiet(self) -> bool:
+        """Whether nothing has gone wrong, and nothing odd is going on: then everybody is simply served."""
+        plan = self.plan
+        odd = plan.refusing or plan.lag or plan.late_code or self.jumps or plan.lifetime < 100.0
+        # With two resources each refresh ends the other one's token.
+        odd = odd or (plan.model.kills_old and len(plan.resources) > 1)
+        return not (self.faults_done or odd)
+
+    def hindered_unseen(self) -> bool:
+        """Whether something else may have stopped a request that nobody heard of again."""
+        return self.store_troubled or self.lease_was_lost or any(fault.startswith(_HALTS) for fault in self.faults_done)
+
     def was_hindered(self) -> bool:
         """Whether more than one thing kept the fleet from coming again within a grace period."""
-        return self.was_stopped() or sum(" at send" in fault for fault in self.faults_done) > 1
+        slow = max(self.plan.latency) > 5.0 and bool(self.faults_done)
+        return slow or self.was_stopped() or sum(" at send" in fault for fault in self.faults_done) > 1
 
     def was_stopped(self) -> bool:
         """Whether something kept a whole fleet waiting for seconds: then a grace period can pass by unused."""
@@ -265,6 +282,28 @@ class World(Scheduler):
         self.note(f"FAULT {name}: {what.name} at {what.op.name}")
         strike(self, what)
         return True
+
+    def meet_on_the_wire(self, task: Task, sent: Sent, delay: float) -> None:
+        """Let something befall a process whose request is on the wire, before the server has it or after."""
+        if not delay or not self.faults_left:
+            return
+        chosen = self.choices.fault(len(ops.WIRE.faults), likely=True)
+        if chosen:
+            self.faults_left -= 1
+            name, when = ops.WIRE.faults[chosen - 1], (1 + 2 * self.choices.pick(2)) * delay / 4
+            self.post(when, Message(f"{name} for {task.name}", Op("trouble"), lambda: self._strike(task, sent, name)))
+
+    def _strike(self, task: Task, sent: Sent, name: str) -> None:
+        if sent.given_up or task.process.dead:
+            return
+        self.faults_done.append(f"{name} at wire of {task.name}")
+        self.note(f"FAULT {name}: {task.name} on the wire")
+        if name == "kill":
+            self._kill(task)
+        elif name == "lease lost":
+            self._lose_lease()
+        else:
+            self.pause(task.process, 13.0)
 
     def _kill(self, what: Task) -> None:
         process = what.process
@@ -298,16 +337,18 @@ class World(Scheduler):
         self.jumps += abs(by)
         self.runnable.insert(0, what)
 
-    def _lose_lease(self, what: Task) -> None:
+    def _lose_lease(self, what: Task | None = None) -> None:
         if self.shelf.timed:
             self.lease_was_lost = True
             self.free_lease()
-        self.runnable.insert(0, what)
+        if what is not None:
+            self.runnable.insert(0, what)
 
 
 _STOPS = frozenset({
     "pause past the lease", "slow", "slow server", "store down", "disk full", "timeout before", "timeout after",
 })  # fmt: skip
+_HALTS = ("kill", "pause past", "slow")
 _STRIKES: dict[str, Callable[[World, Task], None]] = {
     "kill": World._kill,
     "pause past the lease": lambda world, what: world._pause(what, 13.0),

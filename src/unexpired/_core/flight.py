@@ -40,6 +40,9 @@ from unexpired.events import Event, RefreshFailed, RefreshStarted, RefreshSuccee
 
 __all__ = ["Plan", "flight"]
 
+_AFTER_A_CONTEST = 0.05
+"""Seconds before the lease is tried again when its record keeps changing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -83,6 +86,8 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
     """Get the lease, unless the answer is in the store before that."""
     limit = began.boot + plan.policy.lease_wait
     instant = began
+    events: list[RefreshStarted] = []
+    contests = 0
     while True:
         granted = yield from Lease(max(0.0, limit - instant.boot))
         session = yield from Load()
@@ -90,40 +95,46 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
         needs = yield from Needs()
         settled = settle(session, needs, instant, plan.policy)
         if settled is not None or session is None:
-            return Outcome(settled or Result(None))
+            return Outcome(settled or Result(None), events)
         if granted == "timeout":
             message = f"another process has been refreshing {plan.key!r} for {plan.policy.lease_wait:g} s"
             return unknown(plan.key, session, passing("time", message, instant.wall, 1.0))
         if isinstance(granted, Granted):
-            pause = _hold_off(plan, granted, session, instant)
-            outcome = (yield from _redeem(plan, granted, session)) if pause <= 0.0 else None
+            pause = _hold_off(plan, granted, session, instant, contested=contests > 0)
+            outcome = (yield from _redeem(plan, granted, session, events)) if pause <= 0.0 else None
             if outcome is not None:
                 return outcome
             yield from _release()
+            if pause <= 0.0:
+                contests += 1
+                pause = _AFTER_A_CONTEST if contests > 1 else 0.0
+            instant = yield from Now()
             left = limit - instant.boot
-            if pause > 0.0 and (left <= 0.0 or not (yield from Sleep(min(pause, left)))):
-                message = f"a refresh of {plan.key!r} by a process that is gone may still be under way"
+            if instant.exiting or left <= 0.0 or (pause > 0.0 and not (yield from Sleep(min(pause, left)))):
+                message = f"a refresh of {plan.key!r} by another process may still be under way"
                 failure = passing("time", message, instant.wall, max(pause, 1.0))
                 return unknown(plan.key, session, failure)
             instant = yield from Now()
 
 
-def _hold_off(plan: Plan, granted: Granted, session: Session, instant: Instant) -> float:
-    """Seconds until a vanished owner's request is surely over. Only a timed lease can change hands before that."""
+def _hold_off(plan: Plan, granted: Granted, session: Session, instant: Instant, *, contested: bool) -> float:
+    """Seconds until another owner's request is surely over.
+
+    Only a timed lease can change hands before that, and one that turned out not to be ours alone (*contested*).
+    """
     intent = session.intent
-    if not granted.timed or intent is None or intent.owner in ("", plan.owner):
+    if not (granted.timed or contested) or intent is None or intent.owner in ("", plan.owner):
         return 0.0
     store_now = granted.at + (instant.boot - granted.since)
-    return intent.since + plan.policy.limit + plan.policy.lease_margin - store_now
+    return intent.since + plan.policy.deadline + plan.policy.lease_margin - store_now
 
 
-def _redeem(plan: Plan, granted: Granted, session: Session) -> Flow[Outcome | None]:
+def _redeem(plan: Plan, granted: Granted, session: Session, events: list[RefreshStarted]) -> Flow[Outcome | None]:
     """Redeem this version, with the lease held; again at once where the server's grace period makes that safe.
 
-    None: somebody else has the lease too. It was lost, and has to be taken anew.
+    None: the record is not what it was. Somebody logged in or out, or the lease was lost: start over from there.
     """
-    deadline = granted.since + plan.policy.limit
-    events: list[RefreshStarted] = []
+    deadline = granted.since + plan.policy.deadline
     repeats = 2 if plan.policy.reuse_grace > 0 else 0
     while True:
         instant = yield from Now()
@@ -137,18 +148,12 @@ def _redeem(plan: Plan, granted: Granted, session: Session) -> Flow[Outcome | No
         intent = Intent(session.login, session.version, plan.owner, attempt, since)
         marked = session.noted(intent=intent, failure=session.failure)
         if not (yield from Swap(session, marked)):
-            current = yield from Load()
-            if current is None:
-                return Outcome(Result(None), list(events))
-            if session.same_version(current):
-                return None
-            session = current
-            continue
+            return None
         trip = Trip(plan.key, plan.policy, session, marked, resource)
         events.append(RefreshStarted(plan.key, session.version, attempt, resource))
         answer = yield from _send(trip, deadline)
         if answer is None:
-            return (yield from _not_sent(trip, deadline, events))
+            return (yield from _not_sent(trip, events))
         if isinstance(answer, AnswerLost) and not answer.refresh_token and repeats > 0:
             repeats -= 1
             instant = yield from Now()
@@ -178,11 +183,10 @@ def _send(trip: Trip, deadline: float) -> Flow[Token | UnexpiredError | None]:
     return None
 
 
-def _not_sent(trip: Trip, deadline: float, events: list[RefreshStarted]) -> Flow[Outcome]:
-    """Nothing was sent: too late, or the process is exiting. After the deadline the record is another's to touch."""
+def _not_sent(trip: Trip, events: list[RefreshStarted]) -> Flow[Outcome]:
+    """Nothing was sent: too late, or the process is exiting. So the intent is taken back, if it still is the last."""
     instant = yield from Now()
-    if instant.boot < deadline:
-        yield from Swap(trip.marked, trip.unsent)
+    yield from Swap(trip.marked, trip.unsent)
     chance = yield from Draw()
     failure: Failure = fail(trip, "time", "there was no time left to ask the server", instant, chance)
     return Outcome(

@@ -133,7 +133,7 @@ def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
                 yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
         lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0), patient=True)
         instant = yield from Now()
-        give_up = instant.boot + trip.policy.limit if give_up is None else give_up
+        give_up = instant.boot + trip.policy.deadline if give_up is None else give_up
         if not lives and instant.boot >= give_up:
             return None
         try:
@@ -153,7 +153,9 @@ def _arrived(trip: Trip, token: Token, stored: Session) -> Flow[Outcome]:
     failure = fail(trip, "expired", message, instant, chance)
     noted = stored.noted(intent=None, failure=failure)
     if not (yield from Swap(stored, noted)):
-        return Outcome(Result((yield from Load())))
+        current = yield from Load()
+        if not stored.same_version(current):
+            return Outcome(Result(current))
     return Outcome(Result(noted, failure), [failed(trip, failure)])
 
 
@@ -233,12 +235,12 @@ def _is_refused(token: Token, needs: Collection[Need]) -> bool:
 
 
 def _end(trip: Trip, reason: str, *, spent: bool) -> Flow[Outcome]:
-    """The login is over, unless somebody has stored a newer version: that is adopted, never deleted."""
+    """The login is over, unless somebody has stored a newer version, or is asking for one: that is never deleted."""
     if not spent:
         message = "the server refused a grant that spends no stored refresh token: logging in again cannot help"
         return (yield from _remember(trip, "configuration", message, trip.unsent))
     current = yield from Load()
-    if current is None or not trip.marked.same_version(current):
+    if current is None or not trip.marked.same_version(current) or current.notes != trip.marked.notes:
         return Outcome(Result(current))
     instant = yield from Now()
     over = trip.marked.over(reason, instant.wall)

@@ -29,17 +29,6 @@ class Policy:
     default_lifetime: float | None = None
     spends_refresh_token: bool = True
 
-    @property
-    def limit(self) -> float:
-        """Seconds that a flight may take: *deadline*, or less where the server has a grace period.
-
-        Whoever takes over from an owner that has vanished waits until its request is surely over, and must still come
-        within the grace period.
-        """
-        if self.reuse_grace <= 0.0:
-            return self.deadline
-        return min(self.deadline, max(1.0, 0.75 * (self.reuse_grace - self.lease_margin)))
-
 
 def cool_down(count: int, chance: float, longest: float = 60.0) -> float:
     """Seconds to pause after the *count*-th failure in a row: 1 s doubling to *longest*, with full jitter.

@@ -87,9 +87,12 @@ class Cell:
         """Whether the record may have changed since the last `read`."""
         return self._read is not _UNREAD and self._read != self.stamp()
 
-    def adopt(self, session: Session | None) -> None:
-        """Know *session*, which was just stored or could not be; the next look reads the store again."""
-        self._see(session, _UNREAD)
+    def adopt(self, session: Session | None) -> Session | None:
+        """Know *session*, which was just stored or could not be; the next look reads the store again.
+
+        What is known then: something later, if that was known already.
+        """
+        return self._see(session, _UNREAD).session
 
     def _see(self, session: Session | None, stamp: object) -> View:
         with self._lock:
@@ -120,8 +123,13 @@ class Cell:
 
 
 def _goes_back(known: Session | None, found: Session | None) -> bool:
-    """Whether *found* is an older version of the very login that is known: a token not stored yet is ahead."""
-    return known is not None and found is not None and known.login == found.login and found.version < known.version
+    """Whether *found* is behind what is known of the very same login.
+
+    A token that is not stored yet is ahead of the store, and a login that has ended does not come back.
+    """
+    if known is None or found is None or known.login != found.login:
+        return False
+    return found.version < known.version or (known.ended is not None and found.ended is None)
 
 
 def _hold(session: Session | None, before: View | None) -> dict[str | None, Held]:

@@ -80,12 +80,13 @@ class Desk:
             name: refuses(suspicions.get(name), found.than, age, chance) for name in _names(carried, origin, endpoint)
         }
         allowed = all(may for may, _ in said.values())
+        known = [suspicions[name] for name in said if name in suspicions]
+        pauses = [suspicion.pause for _, suspicion in said.values() if suspicion.told]
         for name, (may, suspicion) in said.items():
-            known = suspicions.get(name)
             if allowed or not may:
                 suspicions[name] = suspicion
-            if suspicion.told and not (known is not None and known.told):
-                self._cell.listeners.tell(FreshTokenRefused(self._cell.key, origin, suspicion.pause))
+        if pauses and not any(suspicion.told for suspicion in known):
+            self._cell.listeners.tell(FreshTokenRefused(self._cell.key, origin, max(pauses)))
         keep_suspicious(self._cell)
         for oldest in list(suspicions)[:-_PLACES]:
             suspicions.pop(oldest, None)

@@ -185,7 +185,7 @@ class Flying:
         held = self._cell.store.lease(
             self.plan.key,
             owner=self.plan.owner,
-            seconds=policy.limit + policy.lease_margin,
+            seconds=policy.deadline + policy.lease_margin,
             wait=effect.wait,
             stop=lambda: changed() or self.exiting(),
         )
@@ -228,14 +228,18 @@ class Flying:
         return not self.exiting()
 
     def _publish(self, effect: effects.Publish) -> int:
-        if effect.result.session is not None or effect.result.failure is None:
-            self._cell.adopt(effect.result.session)
-        if effect.result.failure is not None:
-            self._cell.quiet_until = boot() + max(1.0, effect.result.failure.retry_at - effect.result.failure.since)
+        result = effect.result
+        if result.session is not None or result.failure is None:
+            known = self._cell.adopt(result.session)
+            if known is not None and known.ended is not None:
+                # It ended while its newest token could not be stored: nobody is to get that one any more.
+                result = effects.Result(known)
+        if result.failure is not None:
+            self._cell.quiet_until = boot() + max(1.0, result.failure.retry_at - result.failure.since)
         if effect.last:
             self._cell.detach()
         with self._lock:
-            self.result = effect.result
+            self.result = result
             self.done = effect.last
             rooms = list(self._rooms.values())
         self._threads.wake()
