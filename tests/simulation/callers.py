@@ -80,7 +80,8 @@ class Caller:
         task = world.task
         began, stopped, delayed = world.now, self.process.stopped_for, task.delayed
         asked = object()
-        quiet = world.quiet() and not (world.plan.events or world.plan.cancelled)
+        undisturbed = not (world.plan.events or world.plan.cancelled)
+        quiet = undisturbed and world.quiet()
         try:
             self._last = ACCEPTED
             said = self._exchange(asked)
@@ -97,6 +98,8 @@ class Caller:
             world.promises.breaks("P3", f"{self.name} is not served ({outcome}), and nothing has gone wrong")
         if quiet and world.now - began > 4 * sum(world.plan.latency) * len(world.plan.resources) + 0.5:
             world.promises.breaks("P3", f"{self.name} waits {world.now - began:.1f} s, and nothing has gone wrong")
+        if outcome == "TemporarilyUnavailable" and undisturbed and world.only_a_hiccup():
+            world.promises.breaks("P3", f"{self.name} hears of one hiccup of the token endpoint")
         world.note(f"{self.name} gets {outcome}")
         world.answers[outcome] += 1
         excused = self.process.stopped_for - stopped + task.delayed - delayed

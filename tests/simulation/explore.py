@@ -90,7 +90,7 @@ def traced(choices: Choices, size: Size) -> Found:
     return Found(tuple(recorder.decisions), plan, outcome, trace)
 
 
-def shrunk(found: Found, size: Size, tries: int = 3000) -> Found:
+def shrunk(found: Found, size: Size, tries: int = 10_000) -> Found:
     """A smaller list of decisions that breaks the same promise: parts left out, or the plainest one instead."""
     best, promise = list(found.decisions), found.outcome.broken.promise if found.outcome.broken else ""
 
@@ -102,27 +102,25 @@ def shrunk(found: Found, size: Size, tries: int = 3000) -> Found:
 
     width = max(1, len(best) // 2)
     while width and tries > 0:
-        changed = False
-        for candidate in _candidates(best, width):
-            if tries <= 0:
-                break
-            if still(candidate):
-                best, changed = candidate, True
-                break
-        if not changed:
+        before = list(best)
+        start = 0
+        while start < len(best) and tries > 0:
+            smaller = next((one for one in _candidates(best, start, width) if still(one)), None)
+            if smaller is None or len(smaller) == len(best):
+                start += width
+            best = smaller if smaller is not None else best
+        if width > 1 or best == before:
             width //= 2
     while best and best[-1] == 0:
         best.pop()
     return traced(Script(best), size)
 
 
-def _candidates(decisions: list[int], width: int) -> Iterable[list[int]]:
-    for start in range(0, len(decisions), width):
-        end = start + width
-        if any(decisions[start:end]):
-            yield [*decisions[:start], *[0] * len(decisions[start:end]), *decisions[end:]]
-        yield [*decisions[:start], *decisions[end:]]
-    if width == 1:
-        for index, decision in enumerate(decisions):
-            if decision > 1:
-                yield [*decisions[:index], 1, *decisions[index + 1 :]]
+def _candidates(decisions: list[int], start: int, width: int) -> Iterable[list[int]]:
+    """What to try in place of *width* decisions from *start*: none of them, the plainest ones, or the one after."""
+    end = start + width
+    yield [*decisions[:start], *decisions[end:]]
+    if any(decisions[start:end]):
+        yield [*decisions[:start], *[0] * len(decisions[start:end]), *decisions[end:]]
+        if width == 1 and decisions[start] > 1:
+            yield [*decisions[:start], 1, *decisions[end:]]

@@ -73,8 +73,9 @@ def test_a_failing_world_is_made_small() -> None:
     assert found.outcome.broken is not None
     assert small.outcome.broken is not None
     assert small.outcome.broken.promise == found.outcome.broken.promise
-    assert len(small.outcome.faults) == 1
-    assert sum(map(bool, small.decisions)) <= 12
+    assert len(small.outcome.faults) <= len(found.outcome.faults)
+    assert sum(map(bool, small.decisions)) < sum(map(bool, found.decisions))
+    assert small.outcome.steps < found.outcome.steps
     assert str(once_more.trace) == str(small.trace)
 
 
@@ -109,7 +110,7 @@ def test_a_login_is_lost_only_where_nothing_can_save_it(model: Model, timed: boo
         more = True
         while more:
             search.begin()
-            outcome = World(replace(PAIR, model=model, timed=timed, restarts=0), search).play()
+            outcome = World(replace(PAIR, model=model, timed=timed, restarts=0, deadline=5.0), search).play()
             assert outcome.broken is None
             reasons.add(outcome.lost)
             worlds, more = worlds + 1, search.more()

@@ -158,7 +158,7 @@ class World(Scheduler):
             resource = plan.resources[index % len(plan.resources)]
             caller = Caller(self, process, f"c{index}", resource, tasks=index % 2 == 1)
             self.callers.append(caller)
-            when = self.choices.pick(8) / 8 * plan.spread if plan.spread and not again else 0.0
+            when = 0.0 if again else self.choices.pick(8) / 8 * plan.spread
             if when:
                 self.post(when, Message(f"{name} begins", ops.ARRIVE, caller.begin))
             else:
@@ -244,6 +244,11 @@ class World(Scheduler):
         odd = odd or (plan.model.kills_old and len(plan.resources) > 1)
         return not (self.faults_done or odd)
 
+    def only_a_hiccup(self) -> bool:
+        """Whether all that has gone wrong is one token request that the server did not process."""
+        one = len(self.faults_done) == 1 and self.faults_done[0].startswith(_HICCUPS)
+        return one and not (self.plan.refusing or self.plan.lag or self.plan.late_code or self.jumps)
+
     def hindered_unseen(self) -> bool:
         """Whether something else may have stopped a request that nobody heard of again."""
         return self.store_troubled or self.lease_was_lost or any(fault.startswith(_HALTS) for fault in self.faults_done)
@@ -251,7 +256,8 @@ class World(Scheduler):
     def was_hindered(self) -> bool:
         """Whether more than one thing kept the fleet from coming again within a grace period."""
         slow = max(self.plan.latency) > 5.0 and bool(self.faults_done)
-        return slow or self.was_stopped() or sum(" at send" in fault for fault in self.faults_done) > 1
+        times = sum(" at send" in fault or fault.startswith("kill") for fault in self.faults_done)
+        return slow or self.was_stopped() or times > 1
 
     def was_stopped(self) -> bool:
         """Whether something kept a whole fleet waiting for seconds: then a grace period can pass by unused."""
@@ -349,6 +355,7 @@ _STOPS = frozenset({
     "pause past the lease", "slow", "slow server", "store down", "disk full", "timeout before", "timeout after",
 })  # fmt: skip
 _HALTS = ("kill", "pause past", "slow")
+_HICCUPS = ("no connection", "busy (429)", "error 500 before")
 _STRIKES: dict[str, Callable[[World, Task], None]] = {
     "kill": World._kill,
     "pause past the lease": lambda world, what: world._pause(what, 13.0),
