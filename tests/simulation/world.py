@@ -245,9 +245,13 @@ class World(Scheduler):
         return not (self.faults_done or odd)
 
     def only_a_hiccup(self) -> bool:
-        """Whether all that has gone wrong is one token request that the server did not process."""
+        """Whether all that has gone wrong is one token request that the server did not process, and it is no slow one."""
         one = len(self.faults_done) == 1 and self.faults_done[0].startswith(_HICCUPS)
-        return one and not (self.plan.refusing or self.plan.lag or self.plan.late_code or self.jumps)
+        return (
+            one
+            and max(self.plan.latency) < 5.0
+            and not (self.plan.refusing or self.plan.lag or self.plan.late_code or self.jumps)
+        )
 
     def hindered_unseen(self) -> bool:
         """Whether something else may have stopped a request that nobody heard of again."""
