@@ -51,7 +51,7 @@ def mutated(mutant: Mutant) -> Generator[None]:
         raise LookupError(f"{mutant.name}: {mutant.right!r} is not once in {function.__qualname__}")
     text = "from __future__ import annotations\n" + source.replace(mutant.right, mutant.wrong)
     names: dict[str, Any] = {}
-    exec(compile(text, mutant.name, "exec"), function.__globals__, names)
+    exec(compile(text, f"<{mutant.name}>", "exec"), function.__globals__, names)
     before, after = function.__code__, cast("FunctionType", names[function.__name__]).__code__
     added = {name: value for name, value in _ALSO.items() if name not in function.__globals__}
     function.__globals__.update(added)

@@ -245,7 +245,7 @@ class World(Scheduler):
         return not (self.faults_done or odd)
 
     def only_a_hiccup(self) -> bool:
-        """Whether all that has gone wrong is one token request that the server did not process, and it is no slow one."""
+        """Whether all that went wrong is one token request that the server did not process, and it is no slow one."""
         one = len(self.faults_done) == 1 and self.faults_done[0].startswith(_HICCUPS)
         return (
             one
