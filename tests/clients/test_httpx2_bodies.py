@@ -294,14 +294,3 @@ def test_stream_of_ones_own(server: ServerHandle, manager: TokenManager, mode: M
 
     mode.one(mode.options(manager, via, base_url=server.url), post)
     assert server.stats().api_calls == 1
-
-
-@every
-def test_no_body_is_read_ahead(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via) -> None:
-    """With a good token a body that can be read once is simply sent."""
-    make = ONCE_BY_THREADS["generator"] if mode.blocking else ONCE_BY_TASKS["async generator"]
-
-    async def post(api: Api) -> httpx2.Response:
-        return await api.send("POST", "/api/x", **make())
-
-    assert received(mode.one(mode.options(manager, via, base_url=server.url), post)) == sent(b"onetwo")

@@ -79,31 +79,6 @@ def test_first_piece_is_not_held_back(mode: Mode, via: Via) -> None:
     assert got == [b'{"code": 0, "data": [1', b",2]}"]
 
 
-def test_events_stay_a_stream(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via) -> None:
-    """An event stream is not sniffed: its first event is here before the second is sent."""
-
-    async def job(api: Api) -> list[bytes]:
-        events = []
-        async with api.stream("GET", "/api/events?name=second") as response:
-            async for chunk in api.chunks(response):
-                events.append(chunk)
-                await api.blocking(lambda: server.release("second"))
-        return events
-
-    assert mode.one(mode.options(manager, via, CODES, base_url=server.url), job) == [
-        b"data: first\n\n",
-        b"data: second\n\n",
-    ]
-
-
-@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
-def test_download(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via, kind: str) -> None:
-    """A streamed download is whole, whether or not its type makes it worth a look."""
-    url = f"/api/stream?chunks=300&size=1000&type={kind}"
-    _, pieces = mode.one(mode.options(manager, via, CODES, base_url=server.url), raw(url=url))
-    assert b"".join(pieces) == b"".join(bytes([number % 256]) * 1000 for number in range(300))
-
-
 # trio tells of a generator that httpx2 itself leaves behind whenever a download is given up
 @pytest.mark.filterwarnings("ignore:.*PoolByteStream:pytest.PytestUnraisableExceptionWarning")
 def test_download_given_up(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via) -> None:

@@ -9,7 +9,6 @@ import pytest
 from tests.clients.modes import Api, Mode, Via, get, manager_for, statuses
 from tests.clients.scripted import JSON, Script, counting_manager
 from unexpired import LoginRequired, Scheme, TokenManager
-from unexpired.events import SessionEnded
 from unexpired.testing import ServerHandle
 
 CODES = Scheme.bearer(code="code", expired=[40009], login_required=[40005, 40003], ok=[0])
@@ -72,42 +71,6 @@ def test_step_up(server: ServerHandle, mode: Mode, via: Via) -> None:
     assert (error.challenge["acr_values"], error.challenge["max_age"]) == ("gold", "60")
     assert mode.one(mode.options(manager, via, base_url=server.url), get("/api/x")).status_code == 200
     assert server.stats().token_posts == 0
-
-
-@pytest.mark.parametrize("code", ["40009", '"40009"'])
-def test_expired_by_code(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via, code: str) -> None:
-    """Scenario 37: a code in a 200 body, as number or string, refreshes and replays."""
-    body = f'{{"code": {code}, "msg": "expired"}}'
-    server.api_faults([{"kind": "status", "code": 200, "headers": JSON, "body": body, "times": 1}])
-    answer = mode.one(mode.options(manager, via, CODES, base_url=server.url), get("/api/x?n=4"))
-    assert answer.json()["n"] == "4"
-    assert server.stats().token_posts == 1
-
-
-@pytest.mark.parametrize("code", [40005, 40003])
-def test_login_is_over_by_code(server: ServerHandle, mode: Mode, via: Via, code: int) -> None:
-    """Scenarios 37 and 48: a code for an invalid login ends the session once, for all, without a refresh."""
-    manager = manager_for(server, login_url="/")
-    ended: list[SessionEnded] = []
-    manager.on(SessionEnded, ended.append)
-    server.api_faults([{"kind": "status", "code": 200, "headers": JSON, "body": f'{{"code": {code}}}'}])
-    outcomes = mode.run(mode.options(manager, via, CODES, base_url=server.url), [get("/api/x")] * 10)
-    assert {type(error) for error in outcomes} == {LoginRequired}
-    assert {error.login_url for error in outcomes} == {"/"}
-    assert [event.reason for event in ended] == ["login_required"]
-    assert server.stats().token_posts == 0
-
-
-def test_over_for_an_old_token(mode: Mode, via: Via) -> None:
-    """P2: an invalid login said of an older token is no end: the call is replayed with the newer one."""
-    manager = counting_manager()
-    script = Script((200, JSON, [b'{"code": 40005}']), (200, JSON, [b'{"code": 0}']))
-
-    script.meanwhile = lambda count: manager.refresh("t1") if count == 1 else None
-    answer = mode.one(mode.options(manager, via, CODES, inner=script.transport), get("http://api/x"))
-    assert answer.json() == {"code": 0}
-    assert script.tokens[-1] == "Bearer t2"
-    assert manager.token().access_token == "t2"
 
 
 @pytest.mark.parametrize("newer", [True, False])

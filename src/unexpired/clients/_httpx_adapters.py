@@ -14,7 +14,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from typing import Any, ClassVar, Generic, Never, TypeVar, cast
+from typing import Any, BinaryIO, ClassVar, Generic, Never, TypeVar, cast
 
 from unexpired._core.scheme import Scheme
 from unexpired.clients._exchange import kind_of
@@ -27,6 +27,7 @@ __all__ = ["AsyncFactory", "AsyncFlowTransport", "FlowAuth", "FlowTransport", "S
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Transport = TypeVar("Transport")
+_BLOCK = 65536
 
 
 class _Factory:
@@ -34,6 +35,16 @@ class _Factory:
 
     def __init__(self, factory: Callable[[], Any]) -> None:
         self._factory = factory
+
+
+def _pieces(body: Iterable[bytes]) -> Iterator[bytes]:
+    """*body* piece by piece; a file, which was opened for this sending, by blocks and not by lines, and closed."""
+    if not hasattr(body, "read"):
+        yield from body
+        return
+    with cast("BinaryIO", body) as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 class SyncFactory(_Factory):
@@ -46,7 +57,7 @@ class SyncFactory(_Factory):
         body = self._factory()
         if not isinstance(body, Iterable):
             raise ConfigurationError("the factory of a BodyFactory must return an iterable of bytes")
-        yield from body
+        yield from _pieces(body)
 
 
 class AsyncFactory(_Factory):
@@ -61,7 +72,7 @@ class AsyncFactory(_Factory):
             async for chunk in cast("AsyncIterable[bytes]", body):
                 yield chunk
         elif isinstance(body, Iterable):
-            for chunk in cast("Iterable[bytes]", body):
+            for chunk in _pieces(cast("Iterable[bytes]", body)):
                 yield chunk
         else:
             raise ConfigurationError("the factory of an AsyncBodyFactory must return an iterable of bytes")

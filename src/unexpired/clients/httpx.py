@@ -31,8 +31,9 @@ __all__ = ["AsyncBodyFactory", "AsyncTokenTransport", "BodyFactory", "TokenAuth"
 class BodyFactory(SyncFactory, httpx.SyncByteStream):
     """A request body that can be sent any number of times: *factory* makes a new iterable of bytes for each.
 
-    ``client.post(url, content=BodyFactory(lambda: open(path, "rb")))``. An `httpx.AsyncClient` wants an
-    `AsyncBodyFactory`. Sending raises ConfigurationError when the factory makes something else.
+    ``client.post(url, content=BodyFactory(lambda: open(path, "rb")))``: a file is read in blocks, and closed. An
+    `httpx.AsyncClient` wants an `AsyncBodyFactory`. Sending raises ConfigurationError when the factory makes
+    something else.
     """
 
 
