@@ -39,7 +39,7 @@ class _Factory:
 
 def _pieces(body: Iterable[bytes]) -> Iterator[bytes]:
     """*body* piece by piece; a file, which was opened for this sending, by blocks and not by lines, and closed."""
-    if not hasattr(body, "read"):
+    if not (hasattr(body, "read") and hasattr(body, "__exit__")):
         yield from body
         return
     with cast("BinaryIO", body) as file:
@@ -57,7 +57,7 @@ class SyncFactory(_Factory):
         body = self._factory()
         if not isinstance(body, Iterable):
             raise ConfigurationError("the factory of a BodyFactory must return an iterable of bytes")
-        yield from _pieces(body)
+        yield from _pieces(cast("Iterable[bytes]", body))
 
 
 class AsyncFactory(_Factory):

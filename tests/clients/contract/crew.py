@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -121,6 +122,14 @@ def outcomes(futures: Sequence[Future[Any]]) -> list[Any]:
         except CancelledError:
             found.append("cancelled")
     return found
+
+
+def told(events: Sequence[Any], count: int = 1) -> Sequence[Any]:
+    """*events* once there are *count* of them: listeners are told after the callers are awake."""
+    until = time.monotonic() + BOUND
+    while len(events) < count and time.monotonic() < until:
+        time.sleep(0.001)
+    return events
 
 
 def statuses(found: Sequence[Any]) -> list[Any]:

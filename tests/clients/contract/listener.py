@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -35,7 +35,8 @@ class Heard:
         return values[0].removeprefix("Bearer ") if values else None
 
 
-Answer = tuple[int, dict[str, str], bytes]
+Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
+"""Status, headers, and the body: whole, or in pieces of which each is sent before the next is asked for."""
 OK: Answer = (200, {"content-type": "application/json"}, b'{"code": 0}')
 REFUSED: Answer = (401, {}, b"no")
 
@@ -121,10 +122,15 @@ class _Handler(BaseHTTPRequestHandler):
         heard = Heard(self.command, self.path, tuple(self.headers.items()), digest.hexdigest(), length)
         status, headers, body = self.owner.answer(heard)
         self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
+        whole = isinstance(body, bytes)
+        framing = {"content-length": str(len(body))} if isinstance(body, bytes) else {"transfer-encoding": "chunked"}
+        for name, value in (framing | headers).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else body)
+        for piece in (body,) if isinstance(body, bytes) else body:
+            self.wfile.write(piece if whole else b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        self.wfile.write(b"" if whole else b"0\r\n\r\n")
         self.wfile.flush()
 
     def _body(self) -> Any:

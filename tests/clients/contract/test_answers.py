@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.clients.contract.crew import CROWD, Caller, crew, gathered, get, outcomes, statuses
+from tests.clients.contract.crew import BOUND, CROWD, Caller, crew, gathered, get, outcomes, statuses, told
 from tests.clients.contract.fitting import Body, Cell, Reply
 from tests.clients.contract.listener import OK, Answer, Heard, Listener
 from tests.clients.modes import manager_for
-from tests.clients.scripted import counting_manager
+from tests.clients.scripted import counting_manager, left_behind
 from unexpired import LoginRequired, Scheme, TokenManager
 from unexpired.events import SessionEnded
 from unexpired.testing import ServerHandle, _connection
@@ -67,7 +69,7 @@ def test_login_is_over_by_code(server: ServerHandle, cell: Cell, code: int) -> N
         found = callers.run(*[get(f"{server.url}/api/x")] * 10)
     assert {type(error) for error in found} == {LoginRequired}
     assert {error.login_url for error in found} == {"/"}
-    assert [event.reason for event in ended] == ["login_required"]
+    assert [event.reason for event in told(ended)] == ["login_required"]
     assert server.stats().token_posts == 0
 
 
@@ -116,6 +118,32 @@ def test_events_stay_a_stream(server: ServerHandle, manager: TokenManager, cell:
 
     with crew(cell, manager, CODES) as callers:
         assert callers.one(job) == [b"data: first\n\n", b"data: second\n\n"]
+
+
+@pytest.mark.contract(9)
+def test_first_piece_is_not_held_back(listener: Listener, cell: Cell) -> None:
+    """A body that shows its code at the start is handed on at once, before the rest of it exists."""
+    first, second, got = b'{"code": 0, "data": [1', b",2]}", threading.Event()
+    in_time: list[bool] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield first
+        in_time.append(got.wait(BOUND))
+        yield second
+
+    listener.respond = lambda _heard, _before: (200, JSON, pieces())
+
+    async def job(caller: Caller) -> bytes:
+        whole = b""
+        async with caller.stream(f"{listener.url}/x") as response:
+            async for chunk in response.chunks:
+                whole += chunk
+                got.set()
+        return whole
+
+    with crew(cell, counting_manager(), CODES) as callers:
+        assert callers.one(job) == first + second
+    assert in_time == [True]
 
 
 @pytest.mark.contract(10)
@@ -186,10 +214,7 @@ def test_refused_burst_through_a_small_pool(server: ServerHandle, manager: Token
     assert server.stats().token_posts == 1
 
 
-# trio tells of generators that httpx2 and httpx leave behind, without us too, whenever a download is given up
-@pytest.mark.filterwarnings(
-    "ignore:.*(PoolByteStream|HTTP11Connection|AsyncResponseStream):pytest.PytestUnraisableExceptionWarning"
-)
+@left_behind
 @pytest.mark.contract(10)
 def test_the_last_answer_is_whole(listener: Listener, cell: Cell) -> None:
     """Scenarios 36 and 43: a refusal that is the last answer reaches its caller whole, however long it is."""

@@ -1,4 +1,4 @@
-"""What the answers of an API mean to httpx2's callers: expired, over, not enough, or none of our business."""
+"""What answers of an API mean to callers of httpx2 and httpx: expired, over, not enough, or none of our business."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_second_replay(mode: Mode, newer: bool) -> None:
     script = Script(*[(401, {}, []) for _ in range(4)])
 
     script.meanwhile = lambda count: manager.refresh(f"t{count}") if newer and count > 1 else None
-    answer = mode.one(mode.options(manager, "transport", inner=script.transport), get("http://api/x"))
+    answer = mode.one(mode.options(manager, "transport", inner=script.transport(mode)), get("http://api/x"))
     assert answer.status_code == 401
     assert script.tokens == ["Bearer t1", "Bearer t2", *(["Bearer t3"] if newer else [])]
 
@@ -89,7 +89,7 @@ def test_nonce(mode: Mode, via: Via) -> None:
     """Scenario 38: an API that hands out a nonce gets the same token once more, without a refresh."""
     nonce = {"www-authenticate": 'DPoP error="use_dpop_nonce"'}
     script = Script((401, nonce, []), (401, nonce, []))
-    answer = mode.one(mode.options(counting_manager(), via, inner=script.transport), get("http://api/x"))
+    answer = mode.one(mode.options(counting_manager(), via, inner=script.transport(mode)), get("http://api/x"))
     assert answer.status_code == 401
     assert script.tokens == ["Bearer t1", "Bearer t1"]
 
@@ -104,7 +104,7 @@ def test_other_apis_after_a_refusal(mode: Mode, via: Via) -> None:
         await api.blocking(lambda: manager.refresh("t2"))
         return [*answers, *[await api.get("http://api/x") for _ in range(3)]]
 
-    answers = mode.one(mode.options(manager, via, inner=script.transport), job)
+    answers = mode.one(mode.options(manager, via, inner=script.transport(mode)), job)
     assert statuses(answers) == [401, 200, 200, 200]
 
 

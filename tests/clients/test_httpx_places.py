@@ -1,4 +1,4 @@
-"""Where httpx2 carries a token, and where it does not: placements, redirects, origins, hooks and history."""
+"""Where httpx2 and httpx carry a token, and where it does not: placements, redirects, origins, hooks and history."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def test_old_value_is_replaced(server: ServerHandle, manager: TokenManager, mode
 def test_query_is_left_as_written(mode: Mode, written: bytes, sent: bytes) -> None:
     """Scenario 44: the caller's other parameters keep their order and spelling, which a signature may cover."""
     script = Script((200, {}, []))
-    options = mode.options(counting_manager(), "transport", Scheme(InQuery("t")), inner=script.transport)
-    mode.one(options, get(httpx2.URL("http://api/x").copy_with(query=written or None)))
+    options = mode.options(counting_manager(), "transport", Scheme(InQuery("t")), inner=script.transport(mode))
+    mode.one(options, get(mode.library.client.URL("http://api/x").copy_with(query=written or None)))
     assert script.requests[0].url.query == sent
 
 
 def test_cookies_are_left_as_written(mode: Mode) -> None:
     """Scenario 44: the caller's other cookies stay, and the token's cookie is there once."""
     script = Script((200, {}, []))
-    options = mode.options(counting_manager(), "transport", Scheme(InCookie("t")), inner=script.transport)
+    options = mode.options(counting_manager(), "transport", Scheme(InCookie("t")), inner=script.transport(mode))
     mode.one(options, get("http://api/x", headers={"cookie": 'a="1 2"; t=old; b=3'}))
     assert script.requests[0].headers["cookie"] == 'a="1 2"; b=3; t=t1'
 
@@ -95,7 +95,9 @@ def redirect(target: str, status: int = 307) -> str:
 def test_redirect_to_another_scheme(mode: Mode) -> None:
     """Scenario 45: from http to https on the same host is another origin: the transport sends nothing along."""
     script = Script((307, {"location": "https://api/y"}, []), (200, {}, []))
-    options = mode.options(counting_manager(), "transport", EVERYWHERE, inner=script.transport, follow_redirects=True)
+    options = mode.options(
+        counting_manager(), "transport", EVERYWHERE, inner=script.transport(mode), follow_redirects=True
+    )
     mode.one(options, get("http://api/x"))
     first, second = script.requests
     assert "t1" in f"{first.url}{first.headers.raw}"
@@ -110,7 +112,7 @@ def test_there_and_back(mode: Mode, via: Via) -> None:
         (401, {}, []),
     ]
     script = Script(*answers, (200, {}, []))
-    options = mode.options(counting_manager(), via, inner=script.transport, follow_redirects=True)
+    options = mode.options(counting_manager(), via, inner=script.transport(mode), follow_redirects=True)
     response = mode.one(options, get("http://api/x"))
     if via == "auth":
         assert (response.status_code, script.tokens) == (401, ["Bearer t1", None, None])
@@ -122,7 +124,7 @@ def test_there_and_back(mode: Mode, via: Via) -> None:
 def test_redirected_body_that_is_spent(mode: Mode, status: int) -> None:
     """Scenario 40: a body read once is not needed after a redirect to GET, and refused where it would be."""
     script = Script((status, {"location": "/y"}, []), (401, {}, []), (200, {}, []))
-    options = mode.options(counting_manager(), "auth", inner=script.transport, follow_redirects=True)
+    options = mode.options(counting_manager(), "auth", inner=script.transport(mode), follow_redirects=True)
 
     async def pieces() -> Any:
         yield b"once"
@@ -173,7 +175,7 @@ def test_failing_connection(manager: TokenManager, mode: Mode, via: Via) -> None
         for _ in range(2):
             try:
                 await api.get("http://127.0.0.1:1/x")
-            except httpx2.ConnectError:
+            except mode.library.client.ConnectError:
                 failures += 1
             # an event loop complains of generators that are collected in the middle
             gc.collect()
