@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests import hunting
+from tests.clients.contract import matrix
 
 # How long a thread may take to end by itself once its test is over (seconds).
 _PATIENCE = 5.0
@@ -69,3 +70,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
     """A warning is said aloud, too."""
     hunting.WATCH.look("warning", str(warning_message.message))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which client adapter was held to which point of the contract; the last line of a run stays the last."""
+    lines = matrix.summary(terminalreporter.stats)
+    if lines:
+        terminalreporter.section("client contract")
+        for line in lines:
+            terminalreporter.write_line(line)

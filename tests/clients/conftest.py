@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from tests.clients.modes import Mode, Via, manager_for
+import unexpired.clients.httpx
+from tests.clients.modes import HTTPX2, Library, Mode, Via, manager_for
 from unexpired import TokenManager
 from unexpired.testing import ServerHandle, running_server
 
@@ -38,10 +40,17 @@ def manager(server: ServerHandle) -> TokenManager:
     return manager_for(server)
 
 
+@pytest.fixture(params=[HTTPX2, Library(httpx, unexpired.clients.httpx)], ids=lambda one: one.client.__name__)
+def library(request: pytest.FixtureRequest) -> Library:
+    """Give each library of httpx's make."""
+    found: Library = request.param
+    return found
+
+
 @pytest.fixture(params=["threads", "asyncio", "trio"])
-def mode(request: pytest.FixtureRequest) -> Mode:
+def mode(request: pytest.FixtureRequest, library: Library) -> Mode:
     """Give each way to run callers."""
-    return Mode(request.param)
+    return Mode(request.param, library)
 
 
 @pytest.fixture(params=["auth", "transport"])

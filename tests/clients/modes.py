@@ -1,4 +1,4 @@
-"""One way to write a test of httpx2 for threads, asyncio and trio: the same jobs, run by N callers at once."""
+"""One way to write a test of httpx2 or httpx for threads, asyncio and trio: the same jobs, run by N callers at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 import httpx2
 
+import unexpired.clients.httpx2
 from unexpired import Scheme, TokenManager
-from unexpired.clients.httpx2 import AsyncTokenTransport, TokenAuth, TokenTransport
 from unexpired.grants import RefreshTokenGrant
 from unexpired.stores import MemoryStore
 from unexpired.testing import ServerHandle
@@ -24,17 +25,29 @@ BOUND = 25.0
 """Seconds in which every caller must have its answer: nobody hangs."""
 
 
+@dataclass(frozen=True)
+class Library:
+    """httpx2 or httpx: the client's module, and ours for it. They have the same names."""
+
+    client: Any
+    adapter: Any
+
+
+HTTPX2 = Library(httpx2, unexpired.clients.httpx2)
+
+
 class Api:
     """One client in the words of both kinds; the awaits of a blocking client never wait."""
 
-    def __init__(self, client: httpx2.Client | httpx2.AsyncClient) -> None:
+    def __init__(self, client: Any, *, blocks: bool) -> None:
         self.client = client
+        self.blocks = blocks
 
     async def send(self, method: str, url: str | httpx2.URL, **options: Any) -> httpx2.Response:
         """One request, its response read."""
-        if isinstance(self.client, httpx2.Client):
-            return self.client.request(method, url, **options)
-        return await self.client.request(method, url, **options)
+        sent: Any = self.client.request(method, url, **options)
+        response: httpx2.Response = sent if self.blocks else await sent
+        return response
 
     async def get(self, url: str, **options: Any) -> httpx2.Response:
         """One GET."""
@@ -43,7 +56,7 @@ class Api:
     @asynccontextmanager
     async def stream(self, method: str, url: str, **options: Any) -> AsyncGenerator[httpx2.Response, None]:
         """One request, its response not read."""
-        if isinstance(self.client, httpx2.Client):
+        if self.blocks:
             with self.client.stream(method, url, **options) as response:
                 yield response
         else:
@@ -52,7 +65,7 @@ class Api:
 
     async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """The raw body, piece by piece as it arrives."""
-        if isinstance(self.client, httpx2.Client):
+        if self.blocks:
             for chunk in response.iter_raw():
                 yield chunk
         else:
@@ -61,7 +74,7 @@ class Api:
 
     async def blocking(self, work: Callable[[], Any]) -> Any:
         """Do something that blocks without holding up the other callers."""
-        if isinstance(self.client, httpx2.Client):
+        if self.blocks:
             return work()
         return await anyio.to_thread.run_sync(work)
 
@@ -80,26 +93,29 @@ def send(method: str, url: str | httpx2.URL, **options: Any) -> Job:
 
 
 class Mode:
-    """How callers run: ``threads`` share a `httpx2.Client`; tasks of ``asyncio`` or ``trio`` an async one."""
+    """How callers run: ``threads`` share a `Client` of the library; tasks of ``asyncio`` or ``trio`` an async one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, library: Library = HTTPX2) -> None:
         self.name = name
+        self.library = library
         self.blocking = name == "threads"
 
     def options(
         self, manager: TokenManager, via: Via, scheme: Scheme | None = None, *, inner: Any = None, **more: Any
     ) -> dict[str, Any]:
         """What to give a client so that it carries the token; *inner* is the transport that sends."""
+        adapter = self.library.adapter
         inner = inner or self.transport()
         if via == "auth":
-            return {"auth": TokenAuth(manager, scheme), "transport": inner, **more}
-        kind: Any = TokenTransport if self.blocking else AsyncTokenTransport
+            return {"auth": adapter.TokenAuth(manager, scheme), "transport": inner, **more}
+        kind = adapter.TokenTransport if self.blocking else adapter.AsyncTokenTransport
         return {"transport": kind(manager, scheme, inner), **more}
 
     def transport(self, **options: Any) -> Any:
         """A plain transport of the kind that this mode's client takes."""
         options = {"verify": False} | options  # loading the certificates of the world takes longer than a test
-        return httpx2.HTTPTransport(**options) if self.blocking else httpx2.AsyncHTTPTransport(**options)
+        client = self.library.client
+        return client.HTTPTransport(**options) if self.blocking else client.AsyncHTTPTransport(**options)
 
     def hook(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """An event hook of the kind that this mode's client takes."""
@@ -146,8 +162,8 @@ class Mode:
                 return error
             raise AssertionError("a blocking client made its caller await something")
 
-        with httpx2.Client(**options) as client, ThreadPoolExecutor(len(jobs)) as pool:
-            api = Api(client)
+        with self.library.client.Client(**options) as client, ThreadPoolExecutor(len(jobs)) as pool:
+            api = Api(client, blocks=True)
             return list(pool.map(lambda job: caller(api, job), jobs))
 
     def _tasks(self, options: dict[str, Any], jobs: Sequence[Job]) -> list[Outcome]:
@@ -160,8 +176,8 @@ class Mode:
                 outcomes[place] = error
 
         async def main() -> None:
-            async with httpx2.AsyncClient(**options) as client, anyio.create_task_group() as group:
-                api = Api(client)
+            async with self.library.client.AsyncClient(**options) as client, anyio.create_task_group() as group:
+                api = Api(client, blocks=False)
                 for place, job in enumerate(jobs):
                     group.start_soon(caller, api, place, job)
 

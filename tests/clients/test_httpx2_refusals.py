@@ -15,7 +15,9 @@ from unexpired._core.suspicion import endpoint_of
 from unexpired.clients import _httpx_bodies
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
 from unexpired.events import FreshTokenRefused
+from unexpired.grants import FunctionGrant
 from unexpired.stores import MemoryStore
+from unexpired.testing import ServerHandle
 
 SECRET = "marked-secret"
 
@@ -213,3 +215,22 @@ def test_a_resource_is_a_name(resource: Any) -> None:
     for ask in (manager.token, lambda resource: manager.refresh(resource=resource)):
         with pytest.raises(ConfigurationError, match="resource must"):
             ask(resource)
+
+
+def test_refresh_over_the_same_pool(server: ServerHandle) -> None:
+    """Scenario 43: a refresh function that uses the very client gets its connection, though there is only one."""
+    client = httpx2.Client(base_url=server.url, limits=httpx2.Limits(max_connections=1), verify=False)
+
+    def refresh(session: Any) -> dict[str, Any]:
+        form = {"grant_type": "refresh_token", "refresh_token": session.refresh_token, "client_id": "public"}
+        answer = client.post("/oauth/token", data=form, extensions={"unexpired.authenticated": False})
+        found: dict[str, Any] = answer.json()
+        return found
+
+    manager = TokenManager(FunctionGrant(refresh), store=MemoryStore(), key="alice")
+    manager.login(server.login())
+    server.expire()
+    client.auth = TokenAuth(manager)
+    with client:
+        assert client.get("/api/x").status_code == 200
+    assert server.stats().refreshes == 1

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 
@@ -49,7 +50,9 @@ def close_later() -> Iterator[CloseLater]:
     """Takes the names of a block, and closes the clients among them when the page is done."""
     with ExitStack() as stack:
         yield lambda names: [
-            stack.callback(value.close) for value in names.values() if isinstance(value, httpx2.Client | ApiClient)
+            stack.callback(value.close)
+            for value in names.values()
+            if isinstance(value, httpx2.Client | httpx.Client | ApiClient)
         ]
 
 

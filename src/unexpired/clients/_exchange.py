@@ -23,6 +23,7 @@ __all__ = [
     "check_manager",
     "chosen_scheme",
     "kind_of",
+    "not_installed",
     "origin",
     "replayed",
 ]
@@ -66,6 +67,14 @@ def kind_of(value: object) -> str:
         return f"the class {value.__name__}"
     module, name = type(value).__module__.partition(".")[0], type(value).__name__
     return "None" if value is None else name if module == "builtins" else f"{module}.{name}"
+
+
+def not_installed(client: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """*error*, which importing *client* raised, in a sentence that names the extra of the same name."""
+    if error.name != client:
+        return error
+    text = f"unexpired.clients.{client} needs {client}, which is not installed: pip install 'unexpired[{client}]'"
+    return ModuleNotFoundError(text, name=client)
 
 
 def answer(exchange: Exchange, effect: Effect[Any], status: int) -> object:

@@ -1,7 +1,7 @@
 """The way of a request through httpx-like clients, once for threads and once for tasks.
 
 A flow yields requests to send and is sent their responses: `TokenAuth` hands it to the client, the transports run it
-themselves. Knows neither httpx2 nor httpx by name.
+themselves. Knows httpx2 and httpx by the names of their classes only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from unexpired.clients._exchange import (
     body_refused,
     check_manager,
     chosen_scheme,
+    kind_of,
     origin,
     replayed,
 )
@@ -30,7 +31,7 @@ from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, is_long, pe
 from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.manager import TokenManager
 
-__all__ = ["HttpxFlow", "auth_scheme", "dress_copy", "dress_headers"]
+__all__ = ["HttpxFlow", "auth_scheme", "dress_copy", "dress_headers", "sibling", "wrong_library"]
 
 Dress = Callable[[Any, Any, Scheme, Token], Any]
 
@@ -89,6 +90,21 @@ def _with_cookies(header: str, cookies: tuple[tuple[str, str], ...]) -> str:
     return "; ".join([*kept, *(f"{name}={value}" for name, value in cookies)])
 
 
+def wrong_library(what: str, module: Any, request: object) -> ConfigurationError:
+    """*what*, which is for the clients of *module*, was handed the request of another library's client."""
+    own = module.__name__
+    return ConfigurationError(
+        f"{what} of unexpired.clients.{own} takes requests of {own}, not {kind_of(request)}{sibling(module, request)}"
+    )
+
+
+def sibling(module: Any, subject: object) -> str:
+    """Which adapters *subject* is for, if it belongs to the one of httpx2 and httpx that *module* is not."""
+    roots = {base.__module__.partition(".")[0] for base in type(subject).__mro__}
+    others = roots & {"httpx", "httpx2"} - {module.__name__}
+    return "".join(f": unexpired.clients.{other} is for it" for other in others)
+
+
 class HttpxFlow:
     """One manager and one scheme, for one kind of client. Safe for any number of threads and tasks."""
 
@@ -98,6 +114,7 @@ class HttpxFlow:
         check_manager(manager)
         scheme = chosen_scheme(scheme)
         self._module = module
+        self._request_kind = module.Request
         self._bytes_kind = module.ByteStream
         self._factory_kind = factory_kind
         self._manager = manager
@@ -112,6 +129,8 @@ class HttpxFlow:
 
     def sync(self, request: Any) -> Generator[Any, Any, None]:
         """For blocking clients."""
+        if not isinstance(request, self._request_kind):
+            raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
         if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
             yield request
@@ -146,6 +165,8 @@ class HttpxFlow:
 
     async def tasks(self, request: Any) -> AsyncGenerator[Any, Any]:
         """For asynchronous clients."""
+        if not isinstance(request, self._request_kind):
+            raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
         if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
             yield request

@@ -260,7 +260,8 @@ def _all(
     two: httpx2.Client | httpx2.AsyncClient,
     front: ApiClient | AsyncApiClient,
 ) -> list[Callable[[random.Random, str], Awaitable[str]]]:
-    first, second, third = modes.Api(one), modes.Api(two), fronts.Api(front)
+    blocks = isinstance(one, httpx2.Client)
+    first, second, third = modes.Api(one, blocks=blocks), modes.Api(two, blocks=blocks), fronts.Api(front)
     return [
         lambda dice, number: by_client(first, dice, number),
         lambda dice, number: by_client(second, dice, number),

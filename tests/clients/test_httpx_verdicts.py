@@ -1,4 +1,4 @@
-"""What the answers of an API mean to httpx2's callers: expired, over, not enough, or none of our business."""
+"""What answers of an API mean to callers of httpx2 and httpx: expired, over, not enough, or none of our business."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from tests.clients.modes import Api, Mode, Via, get, manager_for, statuses
 from tests.clients.scripted import JSON, Script, counting_manager
 from unexpired import LoginRequired, Scheme, TokenManager
-from unexpired.events import SessionEnded
 from unexpired.testing import ServerHandle
 
 CODES = Scheme.bearer(code="code", expired=[40009], login_required=[40005, 40003], ok=[0])
@@ -74,42 +73,6 @@ def test_step_up(server: ServerHandle, mode: Mode, via: Via) -> None:
     assert server.stats().token_posts == 0
 
 
-@pytest.mark.parametrize("code", ["40009", '"40009"'])
-def test_expired_by_code(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via, code: str) -> None:
-    """Scenario 37: a code in a 200 body, as number or string, refreshes and replays."""
-    body = f'{{"code": {code}, "msg": "expired"}}'
-    server.api_faults([{"kind": "status", "code": 200, "headers": JSON, "body": body, "times": 1}])
-    answer = mode.one(mode.options(manager, via, CODES, base_url=server.url), get("/api/x?n=4"))
-    assert answer.json()["n"] == "4"
-    assert server.stats().token_posts == 1
-
-
-@pytest.mark.parametrize("code", [40005, 40003])
-def test_login_is_over_by_code(server: ServerHandle, mode: Mode, via: Via, code: int) -> None:
-    """Scenarios 37 and 48: a code for an invalid login ends the session once, for all, without a refresh."""
-    manager = manager_for(server, login_url="/")
-    ended: list[SessionEnded] = []
-    manager.on(SessionEnded, ended.append)
-    server.api_faults([{"kind": "status", "code": 200, "headers": JSON, "body": f'{{"code": {code}}}'}])
-    outcomes = mode.run(mode.options(manager, via, CODES, base_url=server.url), [get("/api/x")] * 10)
-    assert {type(error) for error in outcomes} == {LoginRequired}
-    assert {error.login_url for error in outcomes} == {"/"}
-    assert [event.reason for event in ended] == ["login_required"]
-    assert server.stats().token_posts == 0
-
-
-def test_over_for_an_old_token(mode: Mode, via: Via) -> None:
-    """P2: an invalid login said of an older token is no end: the call is replayed with the newer one."""
-    manager = counting_manager()
-    script = Script((200, JSON, [b'{"code": 40005}']), (200, JSON, [b'{"code": 0}']))
-
-    script.meanwhile = lambda count: manager.refresh("t1") if count == 1 else None
-    answer = mode.one(mode.options(manager, via, CODES, inner=script.transport), get("http://api/x"))
-    assert answer.json() == {"code": 0}
-    assert script.tokens[-1] == "Bearer t2"
-    assert manager.token().access_token == "t2"
-
-
 @pytest.mark.parametrize("newer", [True, False])
 def test_second_replay(mode: Mode, newer: bool) -> None:
     """P6: a refused replay is sent once more only if a newer token exists by then; a third time never."""
@@ -117,7 +80,7 @@ def test_second_replay(mode: Mode, newer: bool) -> None:
     script = Script(*[(401, {}, []) for _ in range(4)])
 
     script.meanwhile = lambda count: manager.refresh(f"t{count}") if newer and count > 1 else None
-    answer = mode.one(mode.options(manager, "transport", inner=script.transport), get("http://api/x"))
+    answer = mode.one(mode.options(manager, "transport", inner=script.transport(mode)), get("http://api/x"))
     assert answer.status_code == 401
     assert script.tokens == ["Bearer t1", "Bearer t2", *(["Bearer t3"] if newer else [])]
 
@@ -126,7 +89,7 @@ def test_nonce(mode: Mode, via: Via) -> None:
     """Scenario 38: an API that hands out a nonce gets the same token once more, without a refresh."""
     nonce = {"www-authenticate": 'DPoP error="use_dpop_nonce"'}
     script = Script((401, nonce, []), (401, nonce, []))
-    answer = mode.one(mode.options(counting_manager(), via, inner=script.transport), get("http://api/x"))
+    answer = mode.one(mode.options(counting_manager(), via, inner=script.transport(mode)), get("http://api/x"))
     assert answer.status_code == 401
     assert script.tokens == ["Bearer t1", "Bearer t1"]
 
@@ -141,7 +104,7 @@ def test_other_apis_after_a_refusal(mode: Mode, via: Via) -> None:
         await api.blocking(lambda: manager.refresh("t2"))
         return [*answers, *[await api.get("http://api/x") for _ in range(3)]]
 
-    answers = mode.one(mode.options(manager, via, inner=script.transport), job)
+    answers = mode.one(mode.options(manager, via, inner=script.transport(mode)), job)
     assert statuses(answers) == [401, 200, 200, 200]
 
 

@@ -1,4 +1,4 @@
-"""Looking for a business code in answers of httpx2: bodies come on intact, streams stay streams, bombs stay whole."""
+"""A business code in answers of httpx2 and httpx: bodies come on intact, streams stay streams, bombs stay whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.clients.modes import Api, Mode, Via, get, send
-from tests.clients.scripted import JSON, Script, Stepwise, counting_manager, cut, until
+from tests.clients.scripted import JSON, Script, Stepwise, counting_manager, cut, left_behind, until
 from unexpired import Scheme, TokenManager, Verdict
 from unexpired.testing import ServerHandle
 
@@ -40,7 +40,7 @@ def test_code_in_pieces(mode: Mode, via: Via, size: int, packed: bool) -> None:
     headers = GZIPPED if packed else JSON
     bodies = [gzip.compress(body) if packed else body for body in (EXPIRED, FINE)]
     script = Script(*((200, headers, cut(body, size)) for body in bodies))
-    options = mode.options(counting_manager(), via, CODES, inner=script.transport)
+    options = mode.options(counting_manager(), via, CODES, inner=script.transport(mode))
     response, pieces = mode.one(options, raw())
     assert script.tokens == ["Bearer t1", "Bearer t2"] or via == "auth"
     assert len(script.requests) == 2
@@ -59,7 +59,7 @@ def test_read_and_decoded(mode: Mode, via: Via, packing: str) -> None:
         "twice": ("deflate, gzip", gzip.compress(zlib.compress(LARGE))),
     }[packing]
     script = Script((200, JSON | {"content-encoding": coding}, cut(body, 5000)))
-    response = mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport), get("http://api/x"))
+    response = mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport(mode)), get("http://api/x"))
     assert response.content == LARGE
     assert response.elapsed.total_seconds() >= 0
     assert len(script.requests) == 1
@@ -75,37 +75,11 @@ def test_first_piece_is_not_held_back(mode: Mode, via: Via) -> None:
             async for chunk in api.chunks(response):
                 got.append(chunk)  # noqa: PERF401 - the body looks at it meanwhile
 
-    mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport), job)
+    mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport(mode)), job)
     assert got == [b'{"code": 0, "data": [1', b",2]}"]
 
 
-def test_events_stay_a_stream(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via) -> None:
-    """An event stream is not sniffed: its first event is here before the second is sent."""
-
-    async def job(api: Api) -> list[bytes]:
-        events = []
-        async with api.stream("GET", "/api/events?name=second") as response:
-            async for chunk in api.chunks(response):
-                events.append(chunk)
-                await api.blocking(lambda: server.release("second"))
-        return events
-
-    assert mode.one(mode.options(manager, via, CODES, base_url=server.url), job) == [
-        b"data: first\n\n",
-        b"data: second\n\n",
-    ]
-
-
-@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
-def test_download(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via, kind: str) -> None:
-    """A streamed download is whole, whether or not its type makes it worth a look."""
-    url = f"/api/stream?chunks=300&size=1000&type={kind}"
-    _, pieces = mode.one(mode.options(manager, via, CODES, base_url=server.url), raw(url=url))
-    assert b"".join(pieces) == b"".join(bytes([number % 256]) * 1000 for number in range(300))
-
-
-# trio tells of a generator that httpx2 itself leaves behind whenever a download is given up
-@pytest.mark.filterwarnings("ignore:.*PoolByteStream:pytest.PytestUnraisableExceptionWarning")
+@left_behind
 def test_download_given_up(server: ServerHandle, manager: TokenManager, mode: Mode, via: Via) -> None:
     """A caller may leave a sniffed download early; nothing is left open, and the next call works."""
 
@@ -126,18 +100,25 @@ def test_compression_bomb(mode: Mode, via: Via, levels: int) -> None:
     script = Script((200, JSON | {"content-encoding": ", ".join(["gzip"] * levels)}, cut(body, 4096)))
     tracemalloc.start()
     try:
-        _, pieces = mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport), raw())
+        _, pieces = mode.one(mode.options(counting_manager(), via, CODES, inner=script.transport(mode)), raw())
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
     assert b"".join(pieces) == body
 
 
+# and of others when what they read cannot be unpacked
+@pytest.mark.filterwarnings(
+    "ignore:.*async_generator object .*(Pieces|AsyncHanded|BoundAsyncStream|Response.aiter_raw)"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
 def test_damaged_packing(mode: Mode, via: Via) -> None:
     """A body that cannot be unpacked settles nothing; its reader hears of it from the client."""
     script = Script((200, GZIPPED, [b"not gzip"]))
-    outcome = mode.run(mode.options(counting_manager(), via, CODES, inner=script.transport), [get("http://api/x")])
-    assert [type(error) for error in outcome] == [httpx2.DecodingError]
+    outcome = mode.run(
+        mode.options(counting_manager(), via, CODES, inner=script.transport(mode)), [get("http://api/x")]
+    )
+    assert [type(error) for error in outcome] == [mode.library.client.DecodingError]
     assert len(script.requests) == 1
 
 
@@ -176,7 +157,7 @@ def test_hook_that_reads(mode: Mode, consumed: str) -> None:
 
     script = Script(*((200, JSON, [body]) for body in (EXPIRED, FINE)))
     hooks = {"response": [read if mode.blocking else aread]}
-    options = mode.options(counting_manager(), "auth", CODES, inner=script.transport, event_hooks=hooks)
+    options = mode.options(counting_manager(), "auth", CODES, inner=script.transport(mode), event_hooks=hooks)
 
     async def job(api: Api) -> bytes:
         async with api.stream("GET", "http://api/x") as response:
@@ -193,17 +174,18 @@ def test_hook_that_reads_a_refusal(server: ServerHandle, manager: TokenManager, 
     async def aread(response: httpx2.Response) -> None:
         await response.aread()
 
-    hooks = {"response": [httpx2.Response.read if mode.blocking else aread]}
+    hooks = {"response": [mode.library.client.Response.read if mode.blocking else aread]}
     options = mode.options(manager, "auth", base_url=server.url, event_hooks=hooks)
     assert mode.one(options, get("/api/x")).status_code == 200
 
 
+@left_behind
 @pytest.mark.parametrize("size", [10, 300_000])
 def test_long_refusals(mode: Mode, via: Via, size: int) -> None:
     """Scenarios 36 and 43: refusals of any length are replayed, and one that is the last answer comes on whole."""
     refusal = [b"no" * 5000] * (size // 10_000) or [b"no"]
     script = Script(*((401, {}, list(refusal)) for _ in range(2)))
-    response, pieces = mode.one(mode.options(counting_manager(), via, inner=script.transport), raw())
+    response, pieces = mode.one(mode.options(counting_manager(), via, inner=script.transport(mode)), raw())
     assert (response.status_code, pieces) == (401, refusal)
     assert len(script.requests) == 2
 
@@ -212,7 +194,7 @@ def test_long_refusals(mode: Mode, via: Via, size: int) -> None:
 def test_streams_without_generators(mode: Mode) -> None:
     """A transport whose streams are plain iterators is sniffed and closed like any other."""
     script = Script((200, JSON, Stepwise(cut(EXPIRED, 5))), (200, JSON, Stepwise(cut(FINE, 500))))
-    kind = mode.options(counting_manager(), "transport", CODES, inner=script.transport)
+    kind = mode.options(counting_manager(), "transport", CODES, inner=script.transport(mode))
     _, pieces = mode.one(kind, raw())
     assert b"".join(pieces) == FINE
 
@@ -222,11 +204,13 @@ def test_broken_body(mode: Mode, via: Via) -> None:
 
     def broken() -> Any:
         yield b'{"data": '
-        raise httpx2.ReadError("the line went dead")
+        raise mode.library.client.ReadError("the line went dead")
 
     script = Script((200, JSON, broken()))
-    outcome = mode.run(mode.options(counting_manager(), via, CODES, inner=script.transport), [get("http://api/x")])
-    assert [type(error) for error in outcome] == [httpx2.ReadError]
+    outcome = mode.run(
+        mode.options(counting_manager(), via, CODES, inner=script.transport(mode)), [get("http://api/x")]
+    )
+    assert [type(error) for error in outcome] == [mode.library.client.ReadError]
     assert script.closed == [True]
 
 
@@ -239,7 +223,7 @@ def test_judge_that_raises(mode: Mode, via: Via) -> None:
     script = Script((200, JSON, [FINE]))
     scheme = Scheme.bearer(judge=judge)
     outcome = mode.run(
-        mode.options(counting_manager(), via, scheme, inner=script.transport), [send("GET", "http://api")]
+        mode.options(counting_manager(), via, scheme, inner=script.transport(mode)), [send("GET", "http://api")]
     )
     assert [type(error) for error in outcome] == [LookupError]
     assert script.closed == [True]

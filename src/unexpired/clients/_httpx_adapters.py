@@ -1,0 +1,199 @@
+"""What the adapters of httpx-like clients are made of: each names its client's module and adds that client's bases.
+
+Knows neither httpx2 nor httpx by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from typing import Any, BinaryIO, ClassVar, Generic, Never, TypeVar, cast
+
+from unexpired._core.scheme import Scheme
+from unexpired.clients._exchange import kind_of
+from unexpired.clients._httpx_flow import HttpxFlow, auth_scheme, dress_copy, dress_headers, sibling, wrong_library
+from unexpired.errors import ConfigurationError
+from unexpired.manager import TokenManager
+
+__all__ = ["AsyncFactory", "AsyncFlowTransport", "FlowAuth", "FlowTransport", "SyncFactory"]
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Transport = TypeVar("Transport")
+_BLOCK = 65536
+
+
+class _Factory:
+    """What both kinds of body factories are."""
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self._factory = factory
+
+
+def _pieces(body: Iterable[bytes]) -> Iterator[bytes]:
+    """*body* piece by piece; a file, which was opened for this sending, by blocks and not by lines, and closed."""
+    if not (hasattr(body, "read") and hasattr(body, "__exit__")):
+        yield from body
+        return
+    with cast("BinaryIO", body) as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+class SyncFactory(_Factory):
+    """A body that is made anew for each sending, in a blocking client."""
+
+    def __init__(self, factory: Callable[[], Iterable[bytes]]) -> None:
+        super().__init__(factory)
+
+    def __iter__(self) -> Iterator[bytes]:
+        body = self._factory()
+        if not isinstance(body, Iterable):
+            raise ConfigurationError("the factory of a BodyFactory must return an iterable of bytes")
+        yield from _pieces(cast("Iterable[bytes]", body))
+
+
+class AsyncFactory(_Factory):
+    """The same in an asynchronous client."""
+
+    def __init__(self, factory: Callable[[], Iterable[bytes] | AsyncIterable[bytes]]) -> None:
+        super().__init__(factory)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = self._factory()
+        if isinstance(body, AsyncIterable):
+            async for chunk in cast("AsyncIterable[bytes]", body):
+                yield chunk
+        elif isinstance(body, Iterable):
+            for chunk in _pieces(cast("Iterable[bytes]", body)):
+                yield chunk
+        else:
+            raise ConfigurationError("the factory of an AsyncBodyFactory must return an iterable of bytes")
+
+
+class FlowAuth(Generic[Request, Response]):
+    """For ``auth=``: the client sends what the flow yields."""
+
+    _module: ClassVar[Any]
+
+    def __init__(self, manager: TokenManager, scheme: Scheme | None = None) -> None:
+        self._flow = HttpxFlow(self._module, _Factory, manager, auth_scheme(scheme), dress_headers)
+
+    def sync_auth_flow(self, request: Request) -> Generator[Request, Response, None]:
+        """One request, and its replay; called by the blocking client."""
+        return self._flow.sync(request)
+
+    def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Response]:
+        """One request, and its replay; called by the asynchronous client."""
+        return self._flow.tasks(request)
+
+    def __call__(self, request: object) -> Never:
+        """Raise ConfigurationError: only another library's client takes this for a function to be called."""
+        raise wrong_library("TokenAuth", self._module, request)
+
+
+class FlowTransport(Generic[Request, Response, Transport]):
+    """A transport around the one that sends."""
+
+    _module: ClassVar[Any]
+
+    def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
+        module = self._module
+        self._flow = HttpxFlow(module, _Factory, manager, scheme, dress_copy)
+        _check_transport(module, transport, module.BaseTransport, module.AsyncBaseTransport, "AsyncTokenTransport")
+        self._transport: Any = module.HTTPTransport() if transport is None else transport
+
+    def handle_request(self, request: Request) -> Response:
+        """Send it with a token; again, silently, if the token is refused."""
+        flow = self._flow.sync(request)
+        outgoing = next(flow)
+        while True:
+            response = self._transport.handle_request(outgoing)
+            try:
+                outgoing = flow.send(response)
+            except StopIteration:
+                return cast("Response", response)
+            except BaseException:
+                response.close()
+                raise
+            response.close()
+
+    def close(self) -> None:
+        """Close the transport that sends. The manager stays open."""
+        self._transport.close()
+
+    def __aenter__(self) -> Never:
+        raise _wrong_client(self._module, "AsyncClient", "AsyncTokenTransport")
+
+    def handle_async_request(self, _: Request) -> Never:
+        """Raise ConfigurationError: an asynchronous client takes an `AsyncTokenTransport`."""
+        raise _wrong_client(self._module, "AsyncClient", "AsyncTokenTransport")
+
+    async def aclose(self) -> None:
+        """Close it all the same: a client that was refused above is still to be closed."""
+        self.close()
+
+
+class AsyncFlowTransport(Generic[Request, Response, Transport]):
+    """The same for tasks."""
+
+    _module: ClassVar[Any]
+
+    def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
+        module = self._module
+        self._flow = HttpxFlow(module, _Factory, manager, scheme, dress_copy)
+        _check_transport(module, transport, module.AsyncBaseTransport, module.BaseTransport, "TokenTransport")
+        self._transport: Any = module.AsyncHTTPTransport() if transport is None else transport
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send it with a token; again, silently, if the token is refused."""
+        flow = self._flow.tasks(request)
+        try:
+            outgoing = await anext(flow)
+            while True:
+                response = await self._transport.handle_async_request(outgoing)
+                try:
+                    outgoing = await flow.asend(response)
+                except StopAsyncIteration:
+                    return cast("Response", response)
+                except BaseException:
+                    await response.aclose()
+                    raise
+                await response.aclose()
+        except BaseException:
+            # Left to the garbage collector, an abandoned flow would be a warning under trio.
+            await flow.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the transport that sends. The manager stays open."""
+        await self._transport.aclose()
+
+    def __enter__(self) -> Never:
+        raise _wrong_client(self._module, "Client", "TokenTransport")
+
+    def handle_request(self, _: Request) -> Never:
+        """Raise ConfigurationError: a blocking client takes a `TokenTransport`."""
+        raise _wrong_client(self._module, "Client", "TokenTransport")
+
+    def close(self) -> None:
+        """Nothing was opened for a client that was refused above, and it is still to be closed."""
+
+
+def _check_transport(module: Any, transport: object, kind: type[Any], other_kind: type[Any], other: str) -> None:
+    """Raise ConfigurationError unless *transport* is a *kind*, or None; *other* is for those of *other_kind*."""
+    if transport is None or isinstance(transport, kind):
+        return
+    hint = f": use {other} for it" if isinstance(transport, other_kind) else sibling(module, transport)
+    raise ConfigurationError(f"transport must be an {module.__name__}.{kind.__name__}, not {kind_of(transport)}{hint}")
+
+
+def _wrong_client(module: Any, client: str, right: str) -> ConfigurationError:
+    return ConfigurationError(f"an {module.__name__}.{client} needs {right}(manager, scheme) as its transport")

@@ -1,0 +1,74 @@
+"""httpx: `TokenAuth` for ``auth=``, and transports for what ``auth=`` cannot do.
+
+`TokenAuth` carries schemes that put the token into the ``Authorization`` header, business codes in bodies included.
+Tokens in headers of their own, in the query or in cookies need `TokenTransport` or `AsyncTokenTransport`: the client
+would carry such a header along redirects, and show such a query in its log and history.
+
+A request made with ``extensions={"unexpired.authenticated": False}`` carries no token; ``"unexpired.resource"`` names
+the resource whose token it wants (RFC 8707). Everything here is safe for any number of threads, tasks and event loops.
+
+Needs the extra ``unexpired[httpx]``. The sibling for httpx2 is `unexpired.clients.httpx2`; each refuses the other's
+clients, requests and transports. Where `httpx2.alias_httpx()` was called first, httpx *is* httpx2, and both serve it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from unexpired.clients._exchange import not_installed
+
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise not_installed("httpx", error) from None
+
+
+from unexpired.clients._httpx_adapters import AsyncFactory, AsyncFlowTransport, FlowAuth, FlowTransport, SyncFactory
+
+__all__ = ["AsyncBodyFactory", "AsyncTokenTransport", "BodyFactory", "TokenAuth", "TokenTransport"]
+
+
+class BodyFactory(SyncFactory, httpx.SyncByteStream):
+    """A request body that can be sent any number of times: *factory* makes a new iterable of bytes for each.
+
+    ``client.post(url, content=BodyFactory(lambda: open(path, "rb")))``: a file is read in blocks, and closed. An
+    `httpx.AsyncClient` wants an `AsyncBodyFactory`. Sending raises ConfigurationError when the factory makes
+    something else.
+    """
+
+
+class AsyncBodyFactory(AsyncFactory, httpx.AsyncByteStream):
+    """`BodyFactory` for `httpx.AsyncClient`: *factory* makes a new iterable, or async iterable, of bytes each time."""
+
+
+class TokenAuth(FlowAuth[httpx.Request, httpx.Response], httpx.Auth):
+    """``httpx.Client(auth=TokenAuth(manager))``: the token on every request, and a silent replay when it is refused.
+
+    For `httpx.Client` and `httpx.AsyncClient`, on asyncio and trio. A refused response is read, so that its
+    connection is used again; it stays in ``response.history``, as with httpx's own authentication schemes. httpx
+    keeps ``Authorization`` when ``http`` redirects to ``https`` on the same host; where that is too much, use the
+    transport. Raises ConfigurationError for a scheme that it cannot carry safely; requests raise what
+    `TokenManager.token` raises, and ReplayRefused for a body that cannot be sent again.
+    """
+
+    _module: ClassVar[Any] = httpx
+
+
+class TokenTransport(FlowTransport[httpx.Request, httpx.Response, httpx.BaseTransport], httpx.BaseTransport):
+    """``httpx.Client(transport=TokenTransport(manager, scheme))``: any scheme, on every hop of a redirect.
+
+    The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to
+    another one; the client's own requests, hooks, log and history never hold it. *transport* is what sends
+    (default: a new `httpx.HTTPTransport`). Requests raise what `TokenManager.token` raises, and ReplayRefused.
+    Raises ConfigurationError for an argument of another kind, and when an `httpx.AsyncClient` begins to use it.
+    """
+
+    _module: ClassVar[Any] = httpx
+
+
+class AsyncTokenTransport(
+    AsyncFlowTransport[httpx.Request, httpx.Response, httpx.AsyncBaseTransport], httpx.AsyncBaseTransport
+):
+    """`TokenTransport` for `httpx.AsyncClient`, on asyncio and trio; an `httpx.Client` is refused."""
+
+    _module: ClassVar[Any] = httpx

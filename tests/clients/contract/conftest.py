@@ -1,0 +1,47 @@
+"""The parameters of the suite: a test that asks for a `cell` runs in every one that its point has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.conftest import _no_proxy, _one_server, manager, server
+from tests.clients.contract.fitting import MODES, Cell, cells
+from tests.clients.contract.fittings import FITTINGS
+from tests.clients.contract.listener import Listener
+from unexpired.testing import ServerHandle, running_server
+
+__all__ = ["_no_proxy", "_one_server", "manager", "server"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test the cells of its point: ``@pytest.mark.contract(7, modes=("asyncio", "trio"))``."""
+    mark = metafunc.definition.get_closest_marker("contract")
+    if mark is not None:
+        found = cells(FITTINGS, mark.args[0], mark.kwargs.get("modes", MODES))
+        metafunc.parametrize("cell", found, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _counts(request: pytest.FixtureRequest) -> None:
+    """Write down which square of the matrix a test stands for."""
+    mark = request.node.get_closest_marker("contract")
+    if mark is not None:
+        cell: Cell = request.getfixturevalue("cell")
+        square = [cell.fitting.name, cell.idiom, cell.mode, mark.args[0]]
+        request.node.user_properties.append(("contract", square))
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """Give a server that answers as it is told, and tells what it heard."""
+    with Listener() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[ServerHandle]:
+    """Give a second server, which is another origin by its port."""
+    with running_server() as handle:
+        yield handle

@@ -1,0 +1,16 @@
+"""Every adapter that the suite runs over. A new one is added here."""
+
+from __future__ import annotations
+
+import httpx
+import httpx2
+
+import unexpired.clients.httpx
+import unexpired.clients.httpx2
+from tests.clients.contract.fitting import Fitting
+from tests.clients.contract.httpx_like import HttpxLike
+
+FITTINGS: tuple[Fitting, ...] = (
+    HttpxLike(httpx2, unexpired.clients.httpx2),
+    HttpxLike(httpx, unexpired.clients.httpx),
+)
