@@ -61,7 +61,7 @@ class Search:
         self.pruned = False
         self._faults = faults
         self._bound = preemptions
-        self._sends = bool(faults & set(SEND.faults))
+        self._sends = [number for number, fault in enumerate((None, *SEND.faults)) if fault is None or fault in faults]
         self._path: list[Node] = []
         self._depth = 0
         self._sleep: list[Transition] = []
@@ -144,9 +144,10 @@ class Search:
 
     def fault(self, options: int, *, likely: bool = False) -> int:
         """See `Choices`."""
+        del options
         if not likely:
             return self._fault
-        return self._plain(options + 1) if self._sends else self._plain(1)
+        return self._plain(self._sends)
 
     def pick(self, options: int) -> int:
         """See `Choices`: the world is given, and nothing else is drawn."""
@@ -159,10 +160,11 @@ class Search:
         self.decisions.append(500)
         return 0.5
 
-    def _plain(self, options: int) -> int:
+    def _plain(self, options: list[int]) -> int:
         """A decision that is no transition: all are tried."""
         if self._depth == len(self._path):
-            self._path.append(Node(list(range(options - 1, 0, -1)), []))
+            others: list[Transition | int] = [*options[:0:-1]]
+            self._path.append(Node(others, [], options[0]))
         taken = self._path[self._depth].taken
         self._depth += 1
         assert isinstance(taken, int)
