@@ -12,7 +12,7 @@ from unexpired._core.policy import Policy
 from unexpired._core.session import Failure, Session
 from unexpired._core.token import Token
 from unexpired.errors import AnswerLost, NotSent
-from unexpired.events import RefreshFailed, RefreshStarted
+from unexpired.events import RefreshFailed, RefreshStarted, RefreshSucceeded
 
 EARLIER = Failure("unreachable", "down", EPOCH - 10.0, EPOCH - 1.0, count=3)
 
@@ -209,3 +209,12 @@ def test_a_record_that_keeps_changing_ends_with_the_time_for_the_lease(exits: bo
     assert world.failure.kind == "time"
     assert max(world.slept) == pytest.approx(0.05)
     assert world.counts["Lease"] == 3 if exits else 290 < world.counts["Lease"] < 310
+
+
+def test_an_expired_answer_is_a_failure_even_where_that_cannot_be_noted() -> None:
+    """P6: another owner's note came first; the token is no good all the same, and nobody takes it for a fresh one."""
+    world = World(session(), [answer(2, expires_in=-5)])
+    world.before("Swap", 3, lambda: setattr(world, "record", world.stored.noted(intent=intent(), failure=None)))
+    world.fly()
+    assert world.failure.kind == "expired"
+    assert world.heard(RefreshSucceeded) == []
