@@ -77,6 +77,8 @@ PARTS = (
     Part("2 processes x 2 callers, one fault, grace of 10 s", replace(FLEET, model=GRACE), 0, share=2.0),
     Part("2 processes x 2 callers, no fault", replace(FLEET, faults=0), 3, share=6.0),
     Part("2 processes x 2 callers, one fault", FLEET, 1, share=8.0),
+    Part("2 processes x 2 callers, one fault", FLEET, 2, share=24.0),
+    Part("2 processes x 2 callers, one fault", FLEET, 3, share=24.0),
 )
 
 
