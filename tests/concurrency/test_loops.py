@@ -18,7 +18,7 @@ import pytest
 from tests.clients.modes import BOUND, Mode, get, manager_for
 from unexpired import TokenManager
 from unexpired.clients.httpx2 import AsyncTokenTransport, TokenAuth
-from unexpired.testing import ServerHandle, server_process
+from unexpired.testing import ServerHandle
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPS = ("asyncio", "trio", "asyncio", "trio")
@@ -32,19 +32,6 @@ def _interval(request: pytest.FixtureRequest) -> Iterator[None]:
     sys.setswitchinterval(request.param)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(scope="module")
-def _one_server() -> Iterator[ServerHandle]:
-    with server_process() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_one_server: ServerHandle) -> ServerHandle:
-    """Give this file's server, reset."""
-    _one_server.reset()
-    return _one_server
 
 
 @pytest.fixture

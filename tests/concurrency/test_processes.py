@@ -17,7 +17,7 @@ import pytest
 from tests.clients.modes import grant_for
 from unexpired import TokenManager
 from unexpired.stores import FileStore
-from unexpired.testing import ServerHandle, server_process
+from unexpired.testing import ServerHandle
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 8
@@ -58,19 +58,6 @@ class Worker:
 
 
 Start = Callable[..., list[Worker]]
-
-
-@pytest.fixture(scope="module")
-def _one_server() -> Iterator[ServerHandle]:
-    with server_process() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_one_server: ServerHandle) -> ServerHandle:
-    """Give this file's server, reset."""
-    _one_server.reset()
-    return _one_server
 
 
 @pytest.fixture

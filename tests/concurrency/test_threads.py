@@ -20,7 +20,7 @@ from unexpired._core.ports import Store
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
 from unexpired.events import RefreshSucceeded
 from unexpired.stores import FileStore, MemoryStore
-from unexpired.testing import ServerHandle, server_process
+from unexpired.testing import ServerHandle
 
 FORCED = 1e-6
 """Seconds after which the interpreter takes a thread's turn away: as often as it can."""
@@ -32,19 +32,6 @@ def _forced() -> Iterator[None]:
     sys.setswitchinterval(FORCED)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(scope="module")
-def _one_server() -> Iterator[ServerHandle]:
-    with server_process() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_one_server: ServerHandle) -> ServerHandle:
-    """Give this file's server, reset."""
-    _one_server.reset()
-    return _one_server
 
 
 @pytest.fixture(params=["memory", "file"])

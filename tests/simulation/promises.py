@@ -63,15 +63,12 @@ class Promises:
     def __init__(self, world: World) -> None:
         self.broken: Broken | None = None
         self.sent: list[Sent] = []
-        self.redemptions = 0
         self._world = world
         self._stored: set[str] = set()
         self._refusals_to_store: dict[tuple[int, str], int] = {}
         self._answered: dict[tuple[str, int], Sent] = {}
         self._gone: dict[str, int] = {}
-        self._told_over: set[tuple[str, int]] = set()
         self._refused_versions: set[tuple[str, int]] = set()
-        self._versions: dict[str, int] = {}
         self._for_nothing = 0
         self._asked: dict[tuple[str, int], tuple[float, Process]] = {}
         self._let_go: set[Task] = set()
@@ -106,7 +103,6 @@ class Promises:
             self._needed(sent, record)
             self._paused(sent, record)
         self.sent.append(sent)
-        self.redemptions += 1
 
     def _needed(self, sent: Sent, record: Session) -> None:
         """P2: only what is expired, about to be, or refused is refreshed."""

@@ -7,6 +7,7 @@ shared (a *step*) or waits (*parks*). Everything that can happen next is a list;
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ class Message:
         self.action = action
 
 
-class Scheduler:
+class Scheduler(ABC):
     """Runs tasks and messages, one step at a time, until nothing is left to do."""
 
     def __init__(self, choices: Choices, faults: int) -> None:
@@ -277,10 +278,10 @@ class Scheduler:
 
     # -- told by worlds ---------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def strikes(self, what: Task | Message, name: str) -> bool:
         """Carry out a fault that befalls the process and not the step. False: it is the step's own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def endless(self) -> None:
         """The world does not end."""
-        raise NotImplementedError

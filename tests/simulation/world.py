@@ -94,7 +94,6 @@ class World(Scheduler):
         self.answers: Counter[str] = Counter()
         self.called_over: set[str] = set()
         self.lease_was_lost = False
-        self.was_slow = False
         self.logging_in: set[Task] = set()
         self.jumps = 2 * max(map(abs, plan.skews), default=0.0)
         self.store_troubled = False
@@ -130,7 +129,7 @@ class World(Scheduler):
             self.promises.broken,
             self.steps,
             self.now,
-            self.promises.redemptions,
+            len(self.promises.sent),
             self.lost,
             tuple(self.faults_done),
             self.answers,
@@ -239,19 +238,18 @@ class World(Scheduler):
     def quiet(self) -> bool:
         """Whether nothing has gone wrong, and nothing odd is going on: then everybody is simply served."""
         plan = self.plan
-        odd = plan.refusing or plan.lag or plan.late_code or self.jumps or plan.lifetime < 100.0
         # With two resources each refresh ends the other one's token.
-        odd = odd or (plan.model.kills_old and len(plan.resources) > 1)
-        return not (self.faults_done or odd)
+        restless = plan.lifetime < 100.0 or (plan.model.kills_old and len(plan.resources) > 1)
+        return not (self.faults_done or self._is_odd() or restless)
+
+    def _is_odd(self) -> bool:
+        """Whether the API or a clock has its own ideas, without any fault."""
+        return bool(self.plan.refusing or self.plan.lag or self.plan.late_code or self.jumps)
 
     def only_a_hiccup(self) -> bool:
         """Whether all that went wrong is one token request that the server did not process, and it is no slow one."""
         one = len(self.faults_done) == 1 and self.faults_done[0].startswith(_HICCUPS)
-        return (
-            one
-            and max(self.plan.latency) < 5.0
-            and not (self.plan.refusing or self.plan.lag or self.plan.late_code or self.jumps)
-        )
+        return one and max(self.plan.latency) < 5.0 and not self._is_odd()
 
     def hindered_unseen(self) -> bool:
         """Whether something else may have stopped a request that nobody heard of again."""
@@ -333,7 +331,6 @@ class World(Scheduler):
         self.pause(what.process, seconds)
 
     def _slow(self, what: Task) -> None:
-        self.was_slow = True
         what.delayed += 3.0
         self.post(3.0, Message(f"{what.name} goes on", Op("continue"), lambda: self._again(what)))
 

@@ -17,7 +17,7 @@ import pytest
 from tests.clients.modes import grant_for
 from unexpired import Session, TokenManager
 from unexpired.stores import FileStore
-from unexpired.testing import ServerHandle, server_process
+from unexpired.testing import ServerHandle
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMPT = 8.0
@@ -85,19 +85,6 @@ class Started:
 
 
 Start = Callable[..., Started]
-
-
-@pytest.fixture(scope="module")
-def _one_server() -> Iterator[ServerHandle]:
-    with server_process() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_one_server: ServerHandle) -> ServerHandle:
-    """Give this file's server, reset."""
-    _one_server.reset()
-    return _one_server
 
 
 @pytest.fixture
