@@ -79,7 +79,7 @@ class Place:
                 value += secret
         if self._forbidden_in_value.search(value) or (self._must_be_trimmed and value != value.strip()):
             raise ConfigurationError(f"{self}: the value has characters that are not allowed there")
-        return value
+        return Masked(value)
 
 
 class InHeader(Place):
@@ -102,6 +102,15 @@ class InCookie(Place):
 
     __slots__ = ()
     _forbidden_in_value = re.compile(r"[^\x20-\x7e]|;")
+
+
+class Masked(str):
+    """A secret as it goes on the wire: clients that show a request's headers in a `repr` show three stars for it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 @dataclass(frozen=True, slots=True)

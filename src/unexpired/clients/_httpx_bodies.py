@@ -5,7 +5,6 @@ Knows neither httpx2 nor httpx by name: both hand over the same shapes.
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache
@@ -13,14 +12,13 @@ from typing import Any, Protocol
 
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer
+from unexpired.clients._peeking import Intake, is_encoded, sniffer_for
 
 __all__ = ["Rewind", "apeek", "atake_in", "is_long", "peek", "rewinder", "stays", "take_in"]
 
 Rewind = Callable[[], None]
 _BOMB_SLICE = 512
 _MILD = ("gzip", "x-gzip", "deflate")  # whose slice cannot become more than a thousand times as long
-_WORTH_WAITING = 1.0  # seconds
-_WORTH_READING = 65536
 
 
 class _Response(Protocol):
@@ -76,19 +74,6 @@ def _file_rewind(file: Any) -> Rewind | None:
 def _judge_head(scheme: Scheme, response: _Response) -> Judgement:
     """The judgement from status and headers alone."""
     return scheme.judge(Answer(response.status_code, response.headers))
-
-
-def _sniffer(scheme: Scheme, response: _Response, method: str) -> Sniffer | None:
-    headers = response.headers
-    length = headers.get("content-length") or ""
-    size = int(length) if length.isascii() and length.isdigit() else None
-    if not scheme.wants_body(response.status_code, headers.get("content-type"), size, method):
-        return None
-    return Sniffer(scheme, response.status_code, headers, encoded=_encoded(headers))
-
-
-def _encoded(headers: Any) -> bool:
-    return (headers.get("content-encoding") or "identity").strip().lower() != "identity"
 
 
 @cache
@@ -147,7 +132,7 @@ def _kinds(module: Any) -> tuple[type[Any], type[Any]]:
 
 def peek(scheme: Scheme, response: Any, method: str, module: Any) -> Judgement:
     """Judge a response by as much of its body as that takes, and hand the body on intact. *module* is the client's."""
-    sniffer = _sniffer(scheme, response, method)
+    sniffer = sniffer_for(scheme, response.status_code, response.headers, method)
     if sniffer is None:
         return _judge_head(scheme, response)
     if response.is_stream_consumed:
@@ -167,7 +152,7 @@ def peek(scheme: Scheme, response: Any, method: str, module: Any) -> Judgement:
 
 async def apeek(scheme: Scheme, response: Any, method: str, module: Any) -> Judgement:
     """`peek`, for asynchronous bodies."""
-    sniffer = _sniffer(scheme, response, method)
+    sniffer = sniffer_for(scheme, response.status_code, response.headers, method)
     if sniffer is None:
         return _judge_head(scheme, response)
     if response.is_stream_consumed:
@@ -201,14 +186,11 @@ def take_in(response: Any, module: Any) -> None:
     if response.is_stream_consumed:
         return
     chunks: list[bytes] = []
-    size = 0
-    source = response.stream
+    source, intake = response.stream, Intake()
     rest: Any = iter(source)
-    until = time.monotonic() + _WORTH_WAITING
     for chunk in rest:
         chunks.append(chunk)
-        size += len(chunk)
-        if size > _WORTH_READING or time.monotonic() > until:
+        if intake.enough(chunk):
             break
     else:
         source.close()
@@ -221,14 +203,11 @@ async def atake_in(response: Any, module: Any) -> None:
     if response.is_stream_consumed:
         return
     chunks: list[bytes] = []
-    size = 0
-    source = response.stream
+    source, intake = response.stream, Intake()
     rest: Any = aiter(source)
-    until = time.monotonic() + _WORTH_WAITING
     async for chunk in rest:
         chunks.append(chunk)
-        size += len(chunk)
-        if size > _WORTH_READING or time.monotonic() > until:
+        if intake.enough(chunk):
             break
     else:
         await source.aclose()
@@ -242,7 +221,7 @@ def is_long(response: Any) -> bool:
 
 
 def _conclude(sniffer: Sniffer, headers: Any, chunks: list[bytes], module: Any) -> Judgement:
-    if not _encoded(headers):
+    if not is_encoded(headers):
         return sniffer.finish()
     decoded = _decode(headers["content-encoding"], b"".join(chunks), module)
     return sniffer.finish() if decoded is None else sniffer.judge_body(decoded)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
-from urllib.parse import quote, unquote_plus
 
 from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired.clients._dressing import with_cookies, with_parameters
 from unexpired.clients._exchange import (
     AUTHENTICATED,
     ORIGIN,
@@ -66,28 +66,13 @@ def dress_copy(module: Any, request: Any, scheme: Scheme, token: Token) -> Any:
     rendered = scheme.render(token)
     url = request.url
     if rendered.query:
-        url = url.copy_with(query=_with_parameters(url.query, rendered.query))
+        url = url.copy_with(query=with_parameters(url.query.decode(), rendered.query).encode())
     headers = request.headers.copy()
     for name, value in rendered.headers:
         headers[name] = value
     if rendered.cookies:
-        headers["cookie"] = _with_cookies(headers.get("cookie") or "", rendered.cookies)
+        headers["cookie"] = with_cookies(headers.get("cookie") or "", rendered.cookies)
     return module.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
-
-
-def _with_parameters(query: bytes, parameters: tuple[tuple[str, str], ...]) -> bytes:
-    """The query with these set: the caller's others stay as they were written, because signatures cover them."""
-    names = {name for name, _ in parameters}
-    pairs = query.split(b"&") if query else []
-    kept = [pair for pair in pairs if unquote_plus(pair.partition(b"=")[0].decode()) not in names]
-    return b"&".join([*kept, *(f"{quote(name, '')}={quote(value, '')}".encode() for name, value in parameters)])
-
-
-def _with_cookies(header: str, cookies: tuple[tuple[str, str], ...]) -> str:
-    """The ``Cookie`` header (RFC 6265 §4.2) with these set: the caller's others stay as they were written."""
-    names = {name for name, _ in cookies}
-    kept = [pair for pair in header.split("; ") if pair and pair.partition("=")[0].strip() not in names]
-    return "; ".join([*kept, *(f"{name}={value}" for name, value in cookies)])
 
 
 def wrong_library(what: str, module: Any, request: object) -> ConfigurationError:
