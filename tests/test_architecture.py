@@ -90,8 +90,10 @@ CORE_MAY_NOT_CALL = {
 MAY_LOAD: dict[str, str] = {
     **{
         client: rf"clients/_?{client}(_\w+)?\.py"
-        for client in ("aiohttp", "grpc", "httpx", "niquests", "pyreqwest", "requests", "urllib3")
+        for client in ("aiohttp", "grpc", "httpx", "niquests", "pyreqwest", "requests", "websockets")
     },
+    # requests hands its caller the answers of urllib3.
+    "urllib3": r"clients/_?(urllib3|requests)(_\w+)?\.py",
     # The token endpoint is called with httpx2 too, from one place.
     "httpx2": r"clients/_?httpx2(_\w+)?\.py|grants/_http\.py|api/.*|cli/.*",
     # Logging in and out from a task writes the store on a worker thread.

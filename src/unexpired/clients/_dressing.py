@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import quote, unquote_plus
 
-__all__ = ["url_with", "with_cookies", "with_parameters"]
+from unexpired._core.scheme import Scheme
+from unexpired.clients._exchange import chosen_scheme
+from unexpired.errors import ConfigurationError
+
+__all__ = ["header_scheme", "url_with", "with_cookies", "with_parameters"]
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -32,3 +36,24 @@ def with_cookies(header: str, cookies: Pairs) -> str:
     names = {name for name, _ in cookies}
     kept = [pair for pair in header.split("; ") if pair and pair.partition("=")[0].strip() not in names]
     return "; ".join([*kept, *(f"{name}={value}" for name, value in cookies)])
+
+
+def header_scheme(scheme: Scheme | None, what: str, other: str) -> Scheme:
+    """The scheme for *what*, which gives the client a header and no more. ConfigurationError if it would leak there.
+
+    *other* is what carries such a scheme.
+    """
+    scheme = chosen_scheme(scheme)
+    plain = [one for one in scheme.origins or () if one.startswith("http://") and one.count(":") == 1]
+    if plain:
+        raise ConfigurationError(
+            f"{what} cannot keep the token to {plain[0]}: the client sends it along when that redirects to https "
+            f"on the same host. Use {other}, or an https origin"
+        )
+    headers, *others = scheme.places
+    if any(others) or [place.name.lower() for place in headers] != ["authorization"]:
+        raise ConfigurationError(
+            f"{what} carries a token in the Authorization header only: the client would send other headers along "
+            f"redirects and show a query in its log. Use {other} for this scheme"
+        )
+    return scheme

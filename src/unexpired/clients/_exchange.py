@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from unexpired._core.effects import Effect
 from unexpired._core.replay import Accepted, End, Newer, Replace
@@ -26,6 +27,7 @@ __all__ = [
     "not_installed",
     "origin",
     "replayed",
+    "url_origin",
 ]
 
 AUTHENTICATED = "unexpired.authenticated"
@@ -36,6 +38,12 @@ ORIGIN = "unexpired.origin"
 """Request extension, set by transports: the origin the caller asked for, to recognise redirects by."""
 
 origin = lru_cache(maxsize=1024)(origin_of)
+
+
+def url_origin(url: str) -> str:
+    """The origin of an address that a client has found good."""
+    parts = urlsplit(url)
+    return origin(parts.scheme, parts.hostname or "", parts.port)
 
 
 def check_manager(manager: object) -> None:

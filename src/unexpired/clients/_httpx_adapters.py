@@ -5,77 +5,22 @@ Knows neither httpx2 nor httpx by name.
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-)
-from typing import Any, BinaryIO, ClassVar, Generic, Never, TypeVar, cast
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, ClassVar, Generic, Never, TypeVar, cast
 
 from unexpired._core.scheme import Scheme
+from unexpired.clients._bodies import Factory
+from unexpired.clients._dressing import header_scheme
 from unexpired.clients._exchange import kind_of
-from unexpired.clients._httpx_flow import HttpxFlow, auth_scheme, dress_copy, dress_headers, sibling, wrong_library
+from unexpired.clients._httpx_flow import HttpxFlow, dress_copy, dress_headers, sibling, wrong_library
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
 
-__all__ = ["AsyncFactory", "AsyncFlowTransport", "FlowAuth", "FlowTransport", "SyncFactory"]
+__all__ = ["AsyncFlowTransport", "FlowAuth", "FlowTransport"]
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Transport = TypeVar("Transport")
-_BLOCK = 65536
-
-
-class _Factory:
-    """What both kinds of body factories are."""
-
-    def __init__(self, factory: Callable[[], Any]) -> None:
-        self._factory = factory
-
-
-def _pieces(body: Iterable[bytes]) -> Iterator[bytes]:
-    """*body* piece by piece; a file, which was opened for this sending, by blocks and not by lines, and closed."""
-    if not (hasattr(body, "read") and hasattr(body, "__exit__")):
-        yield from body
-        return
-    with cast("BinaryIO", body) as file:
-        while block := file.read(_BLOCK):
-            yield block
-
-
-class SyncFactory(_Factory):
-    """A body that is made anew for each sending, in a blocking client."""
-
-    def __init__(self, factory: Callable[[], Iterable[bytes]]) -> None:
-        super().__init__(factory)
-
-    def __iter__(self) -> Iterator[bytes]:
-        body = self._factory()
-        if not isinstance(body, Iterable):
-            raise ConfigurationError("the factory of a BodyFactory must return an iterable of bytes")
-        yield from _pieces(cast("Iterable[bytes]", body))
-
-
-class AsyncFactory(_Factory):
-    """The same in an asynchronous client."""
-
-    def __init__(self, factory: Callable[[], Iterable[bytes] | AsyncIterable[bytes]]) -> None:
-        super().__init__(factory)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        body = self._factory()
-        if isinstance(body, AsyncIterable):
-            async for chunk in cast("AsyncIterable[bytes]", body):
-                yield chunk
-        elif isinstance(body, Iterable):
-            for chunk in _pieces(cast("Iterable[bytes]", body)):
-                yield chunk
-        else:
-            raise ConfigurationError("the factory of an AsyncBodyFactory must return an iterable of bytes")
 
 
 class FlowAuth(Generic[Request, Response]):
@@ -84,7 +29,13 @@ class FlowAuth(Generic[Request, Response]):
     _module: ClassVar[Any]
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None) -> None:
-        self._flow = HttpxFlow(self._module, _Factory, manager, auth_scheme(scheme), dress_headers)
+        self._flow = HttpxFlow(
+            self._module,
+            Factory,
+            manager,
+            header_scheme(scheme, "TokenAuth", "TokenTransport or AsyncTokenTransport"),
+            dress_headers,
+        )
 
     def sync_auth_flow(self, request: Request) -> Generator[Request, Response, None]:
         """One request, and its replay; called by the blocking client."""
@@ -106,7 +57,7 @@ class FlowTransport(Generic[Request, Response, Transport]):
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
         module = self._module
-        self._flow = HttpxFlow(module, _Factory, manager, scheme, dress_copy)
+        self._flow = HttpxFlow(module, Factory, manager, scheme, dress_copy)
         _check_transport(module, transport, module.BaseTransport, module.AsyncBaseTransport, "AsyncTokenTransport")
         self._transport: Any = module.HTTPTransport() if transport is None else transport
 
@@ -148,7 +99,7 @@ class AsyncFlowTransport(Generic[Request, Response, Transport]):
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
         module = self._module
-        self._flow = HttpxFlow(module, _Factory, manager, scheme, dress_copy)
+        self._flow = HttpxFlow(module, Factory, manager, scheme, dress_copy)
         _check_transport(module, transport, module.AsyncBaseTransport, module.BaseTransport, "TokenTransport")
         self._transport: Any = module.AsyncHTTPTransport() if transport is None else transport
 

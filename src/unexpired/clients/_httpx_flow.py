@@ -31,27 +31,9 @@ from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, is_long, pe
 from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.manager import TokenManager
 
-__all__ = ["HttpxFlow", "auth_scheme", "dress_copy", "dress_headers", "sibling", "wrong_library"]
+__all__ = ["HttpxFlow", "dress_copy", "dress_headers", "sibling", "wrong_library"]
 
 Dress = Callable[[Any, Any, Scheme, Token], Any]
-
-
-def auth_scheme(scheme: Scheme | None) -> Scheme:
-    """The scheme for an ``auth=`` object. Raises ConfigurationError if it would leak there."""
-    scheme = chosen_scheme(scheme)
-    plain = [one for one in scheme.origins or () if one.startswith("http://") and one.count(":") == 1]
-    if plain:
-        raise ConfigurationError(
-            f"TokenAuth cannot keep the token to {plain[0]}: the client sends it along when that redirects to https "
-            "on the same host. Use TokenTransport or AsyncTokenTransport, or an https origin"
-        )
-    headers, *others = scheme.places
-    if any(others) or [place.name.lower() for place in headers] != ["authorization"]:
-        raise ConfigurationError(
-            "TokenAuth carries a token in the Authorization header only: the client would send other headers along "
-            "redirects and show a query in its log. Use TokenTransport or AsyncTokenTransport for this scheme"
-        )
-    return scheme
 
 
 def dress_headers(_: Any, request: Any, scheme: Scheme, token: Token) -> Any:

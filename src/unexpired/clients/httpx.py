@@ -23,7 +23,8 @@ except ModuleNotFoundError as error:
     raise not_installed("httpx", error) from None
 
 
-from unexpired.clients._httpx_adapters import AsyncFactory, AsyncFlowTransport, FlowAuth, FlowTransport, SyncFactory
+from unexpired.clients._bodies import AsyncFactory, SyncFactory
+from unexpired.clients._httpx_adapters import AsyncFlowTransport, FlowAuth, FlowTransport
 
 __all__ = ["AsyncBodyFactory", "AsyncTokenTransport", "BodyFactory", "TokenAuth", "TokenTransport"]
 

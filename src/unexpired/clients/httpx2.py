@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import httpx2
 
-from unexpired.clients._httpx_adapters import AsyncFactory, AsyncFlowTransport, FlowAuth, FlowTransport, SyncFactory
+from unexpired.clients._bodies import AsyncFactory, SyncFactory
+from unexpired.clients._httpx_adapters import AsyncFlowTransport, FlowAuth, FlowTransport
 
 __all__ = ["AsyncBodyFactory", "AsyncTokenTransport", "BodyFactory", "TokenAuth", "TokenTransport"]
 

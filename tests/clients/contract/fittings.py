@@ -9,8 +9,10 @@ import unexpired.clients.httpx
 import unexpired.clients.httpx2
 from tests.clients.contract.fitting import Fitting
 from tests.clients.contract.httpx_like import HttpxLike
+from tests.clients.contract.requests_like import Requests
 
 FITTINGS: tuple[Fitting, ...] = (
     HttpxLike(httpx2, unexpired.clients.httpx2),
     HttpxLike(httpx, unexpired.clients.httpx),
+    Requests(),
 )
