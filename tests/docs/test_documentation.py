@@ -12,11 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
-import httpx2
 import pytest
 
-from unexpired import ApiClient, LoginRequired
+from unexpired import LoginRequired, TokenManager
 from unexpired.testing import API_FAULT_KINDS, FAULT_KINDS, ServerConfig, ServerHandle, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +50,7 @@ def close_later() -> Iterator[CloseLater]:
         yield lambda names: [
             stack.callback(value.close)
             for value in names.values()
-            if isinstance(value, httpx2.Client | httpx.Client | ApiClient)
+            if callable(getattr(value, "close", None)) and not isinstance(value, type | TokenManager)
         ]
 
 

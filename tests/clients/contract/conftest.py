@@ -19,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test the cells of its point: ``@pytest.mark.contract(7, modes=("asyncio", "trio"))``."""
     mark = metafunc.definition.get_closest_marker("contract")
     if mark is not None:
-        found = cells(FITTINGS, mark.args[0], mark.kwargs.get("modes", MODES))
+        found = cells(FITTINGS, mark.args[0], mark.kwargs.get("modes", MODES), metafunc.function.__name__)
         metafunc.parametrize("cell", found, ids=str)
 
 

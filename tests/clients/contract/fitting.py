@@ -117,6 +117,8 @@ class Fitting(ABC):
     """Where a token may be put, for each idiom."""
     discreet: tuple[str, ...] = ("transport",)
     """The idioms that keep the token off the client's own objects; the others may hold one, and never show it."""
+    exempt: Mapping[str, str] = {}
+    """Tests that cannot hold for this client, although others of their point do: their names, and its own limits."""
     timeout_error: type[BaseException]
     connect_error: type[BaseException]
 
@@ -154,14 +156,14 @@ class Cell:
         return f"{self.fitting.name}-{self.idiom}-{self.mode}"
 
 
-def cells(fittings: Iterable[Fitting], point: int, modes: tuple[str, ...] = MODES) -> list[Cell]:
-    """All cells of a point that there can be."""
+def cells(fittings: Iterable[Fitting], point: int, modes: tuple[str, ...] = MODES, test: str = "") -> list[Cell]:
+    """All cells of a point that there can be, for one of its tests."""
     return [
         Cell(fitting, idiom, mode)
         for fitting in fittings
         for idiom in fitting.idioms
         for mode in fitting.modes
-        if mode in modes and fitting.not_applicable(point, idiom, mode) is None
+        if mode in modes and test not in fitting.exempt and fitting.not_applicable(point, idiom, mode) is None
     ]
 
 

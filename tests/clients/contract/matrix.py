@@ -61,4 +61,7 @@ def summary(stats: Mapping[str, Iterable[Any]]) -> list[str]:
         for point in POINTS
         if (reason := fitting.not_applicable(point, idiom, mode)) is not None
     }
-    return table(found, limits, POINTS)
+    exempt = [
+        f"but {name} in {one.name}: {why}" for one in FITTINGS if one.name in ran for name, why in one.exempt.items()
+    ]
+    return [*table(found, limits, POINTS), *exempt]
