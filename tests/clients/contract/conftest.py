@@ -16,10 +16,14 @@ __all__ = ["_no_proxy", "_one_server", "manager", "server"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test the cells of its point: ``@pytest.mark.contract(7, modes=("asyncio", "trio"))``."""
+    """Give a test the cells of its point: ``@pytest.mark.contract(7, modes=("asyncio", "trio"))``.
+
+    With ``row=`` it is that row's alone, otherwise all that speak HTTP share it.
+    """
     mark = metafunc.definition.get_closest_marker("contract")
     if mark is not None:
-        found = cells(FITTINGS, mark.args[0], mark.kwargs.get("modes", MODES), metafunc.function.__name__)
+        rows = (mark.kwargs["row"],) if "row" in mark.kwargs else FITTINGS
+        found = cells(rows, mark.args[0], mark.kwargs.get("modes", MODES), metafunc.function.__name__)
         metafunc.parametrize("cell", found, ids=str)
 
 
@@ -29,7 +33,7 @@ def _counts(request: pytest.FixtureRequest) -> None:
     mark = request.node.get_closest_marker("contract")
     if mark is not None:
         cell: Cell = request.getfixturevalue("cell")
-        square = [cell.fitting.name, cell.idiom, cell.mode, mark.args[0]]
+        square = [cell.row.name, cell.idiom, cell.mode, mark.args[0]]
         request.node.user_properties.append(("contract", square))
 
 

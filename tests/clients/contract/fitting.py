@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from unexpired import Scheme, TokenManager
 
@@ -103,28 +103,35 @@ class Setup:
     """Takes whatever the client hands to the caller's hooks."""
 
 
-class Fitting(ABC):
-    """One adapter as the suite uses it."""
+class Row:
+    """What the matrix must know of an adapter. Those that do not speak plain HTTP have tests of their own."""
 
     name: str
     idioms: tuple[str, ...] = ("auth", "transport")
     """The ways in which the client can be given tokens."""
     modes: tuple[str, ...] = MODES
-    places: Mapping[str, tuple[str, ...]] = {
+    without: ClassVar[Mapping[str, str]] = {}
+    """The modes that the client does not have, each with the reason."""
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Tests that cannot hold for this client, although others of their point do: their names, and its own limits."""
+
+    def not_applicable(self, point: int, idiom: str, mode: str) -> str | None:  # noqa: ARG002 - for those that have some
+        """Give the client's own limit because of which there is no such cell."""
+        return None
+
+
+class Fitting(Row, ABC):
+    """One adapter as the suite uses it."""
+
+    places: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "auth": ("header",),
         "transport": ("header", "custom", "query", "cookie"),
     }
     """Where a token may be put, for each idiom."""
     discreet: tuple[str, ...] = ("transport",)
     """The idioms that keep the token off the client's own objects; the others may hold one, and never show it."""
-    exempt: Mapping[str, str] = {}
-    """Tests that cannot hold for this client, although others of their point do: their names, and its own limits."""
     timeout_error: type[BaseException]
     connect_error: type[BaseException]
-
-    def not_applicable(self, point: int, idiom: str, mode: str) -> str | None:  # noqa: ARG002 - for those that have some
-        """Give the client's own limit because of which there is no such cell."""
-        return None
 
     @abstractmethod
     def client(self, cell: Cell, setup: Setup) -> AbstractAsyncContextManager[Any]:
@@ -143,9 +150,15 @@ class Fitting(ABC):
 class Cell:
     """One square of the matrix, but for its point."""
 
-    fitting: Fitting
+    row: Row
     idiom: str
     mode: str
+
+    @property
+    def fitting(self) -> Fitting:
+        """How to use the adapter, if it speaks HTTP."""
+        assert isinstance(self.row, Fitting)
+        return self.row
 
     @property
     def blocking(self) -> bool:
@@ -153,17 +166,17 @@ class Cell:
         return self.mode == "threads"
 
     def __str__(self) -> str:
-        return f"{self.fitting.name}-{self.idiom}-{self.mode}"
+        return f"{self.row.name}-{self.idiom}-{self.mode}"
 
 
-def cells(fittings: Iterable[Fitting], point: int, modes: tuple[str, ...] = MODES, test: str = "") -> list[Cell]:
+def cells(rows: Iterable[Row], point: int, modes: tuple[str, ...] = MODES, test: str = "") -> list[Cell]:
     """All cells of a point that there can be, for one of its tests."""
     return [
-        Cell(fitting, idiom, mode)
-        for fitting in fittings
-        for idiom in fitting.idioms
-        for mode in fitting.modes
-        if mode in modes and test not in fitting.exempt and fitting.not_applicable(point, idiom, mode) is None
+        Cell(row, idiom, mode)
+        for row in rows
+        for idiom in row.idioms
+        for mode in row.modes
+        if mode in modes and test not in row.exempt and row.not_applicable(point, idiom, mode) is None
     ]
 
 

@@ -7,7 +7,7 @@ import httpx2
 
 import unexpired.clients.httpx
 import unexpired.clients.httpx2
-from tests.clients.contract.fitting import Fitting
+from tests.clients.contract.fitting import Fitting, Row
 from tests.clients.contract.httpx_like import HttpxLike
 from tests.clients.contract.requests_like import Requests
 
@@ -16,3 +16,6 @@ FITTINGS: tuple[Fitting, ...] = (
     HttpxLike(httpx, unexpired.clients.httpx),
     Requests(),
 )
+"""Those that speak plain HTTP: all tests of the suite are theirs, unless a test names another row."""
+ROWS: tuple[Row, ...] = (*FITTINGS,)
+"""All rows of the matrix."""

@@ -49,19 +49,17 @@ def summary(stats: Mapping[str, Iterable[Any]]) -> list[str]:
         return []
     # Only here: a run without the contract's tests need not have every client installed.
     from tests.clients.contract.fitting import POINTS
-    from tests.clients.contract.fittings import FITTINGS
+    from tests.clients.contract.fittings import ROWS
 
-    ran = {square[0] for square in found}
+    rows = [row for row in ROWS if row.name in {square[0] for square in found}]
     limits = {
-        (fitting.name, idiom, mode, point): reason
-        for fitting in FITTINGS
-        if fitting.name in ran
-        for idiom in fitting.idioms
-        for mode in fitting.modes
+        (row.name, idiom, mode, point): reason
+        for row in rows
+        for idiom in row.idioms
+        for mode in row.modes
         for point in POINTS
-        if (reason := fitting.not_applicable(point, idiom, mode)) is not None
+        if (reason := row.not_applicable(point, idiom, mode)) is not None
     }
-    exempt = [
-        f"but {name} in {one.name}: {why}" for one in FITTINGS if one.name in ran for name, why in one.exempt.items()
-    ]
-    return [*table(found, limits, POINTS), *exempt]
+    lines = table(found, limits, POINTS)
+    lines += [f"{row.name} has no {mode}: {reason}" for row in rows for mode, reason in row.without.items()]
+    return [*lines, *(f"{row.name} not in {name}: {reason}" for row in rows for name, reason in row.exempt.items())]

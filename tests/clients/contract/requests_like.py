@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -19,7 +19,8 @@ class Requests(Fitting):
     name = "requests"
     idioms = ("auth", "adapter")
     modes = ("threads",)
-    places = {"auth": ("header",), "adapter": ("header", "custom", "query", "cookie")}
+    without: ClassVar = dict.fromkeys(("asyncio", "trio"), "requests blocks")
+    places: ClassVar = {"auth": ("header",), "adapter": ("header", "custom", "query", "cookie")}
     discreet = ("adapter",)
     timeout_error = requests.ReadTimeout
     connect_error = requests.ConnectionError
@@ -73,11 +74,12 @@ class _Client:
     def note(self, response: requests.Response) -> None:
         """Take down what a hook is shown."""
         assert self.setup.noted is not None
-        self.setup.noted += [response.request, response]
+        self.setup.noted.extend([response.request, response])
 
     def request(self, ask: Ask, stack: ExitStack, **more: Any) -> requests.Response:
         """Send it, without a look at its body."""
-        setup, options = self.setup, {"headers": dict(ask.headers), "params": dict(ask.params)}
+        setup = self.setup
+        options: dict[str, Any] = {"headers": dict(ask.headers), "params": dict(ask.params)}
         options |= {"timeout": setup.timeout, "allow_redirects": setup.follow_redirects, "verify": False, **more}
         options |= {"cookies": dict(ask.cookies), "auth": self.auth(ask)}
         return self.session.request(ask.method, ask.url, **options, **_body(ask.body, stack))

@@ -5,63 +5,72 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from tests.clients.contract.fitting import MODES, POINTS, Cell, Fitting
-from tests.clients.contract.fittings import FITTINGS
+from tests.clients.contract.fitting import MODES, POINTS, Cell, Fitting, Row
+from tests.clients.contract.fittings import FITTINGS, ROWS
 from tests.clients.contract.matrix import Square, results, summary, table
 
 FILES = sorted(path.stem for path in Path(__file__).parent.glob("test_*.py"))
 
 
-def held() -> dict[int, set[str]]:
-    """For each point the modes in which some test holds it."""
-    found: dict[int, set[str]] = {point: set() for point in POINTS}
+def held() -> dict[tuple[str, int], set[str]]:
+    """In which modes some test holds a row to a point; those under the name "" hold every one that speaks HTTP."""
+    found: dict[tuple[str, int], set[str]] = {}
     for name in FILES:
         for item in vars(importlib.import_module(f"tests.clients.contract.{name}")).values():
             for mark in getattr(item, "pytestmark", ()):
                 if mark.name == "contract":
-                    found[mark.args[0]] |= set(mark.kwargs.get("modes", MODES))
+                    row = mark.kwargs["row"].name if "row" in mark.kwargs else ""
+                    found.setdefault((row, mark.args[0]), set()).update(mark.kwargs.get("modes", MODES))
     return found
 
 
-def missing(fittings: tuple[Fitting, ...], tested: dict[int, set[str]]) -> list[str]:
+def missing(rows: tuple[Row, ...], tested: dict[tuple[str, int], set[str]]) -> list[str]:
     """Every square that is neither tested nor declared to be impossible."""
     return [
-        f"{Cell(fitting, idiom, mode)}: {point} {POINTS[point]}"
-        for fitting in fittings
-        for idiom in fitting.idioms
+        f"{Cell(row, idiom, mode)}: {point} {POINTS[point]}"
+        for row in rows
+        for idiom in row.idioms
         for mode in MODES
         for point in POINTS
-        if not fitting.not_applicable(point, idiom, mode) and mode not in (tested[point] & set(fitting.modes))
+        if mode not in row.without
+        and not row.not_applicable(point, idiom, mode)
+        and mode not in tested.get(("" if isinstance(row, Fitting) else row.name, point), set()) & set(row.modes)
     ]
 
 
 def test_no_square_is_missing() -> None:
     """Each point is tested for every adapter, idiom and mode, or declared with the client's own reason."""
-    assert missing(FITTINGS, held()) == []
-    assert len({fitting.name for fitting in FITTINGS}) == len(FITTINGS) >= 2
+    assert missing(ROWS, held()) == []
+    assert len({row.name for row in ROWS}) == len(ROWS) >= 2
+
+
+def test_every_exempt_test_exists() -> None:
+    """A test that a client is exempt from is there."""
+    files = (importlib.import_module(f"tests.clients.contract.{name}") for name in FILES)
+    written = {name for file in files for name in vars(file)}
+    assert {name for row in ROWS for name in row.exempt} - written == set()
 
 
 def test_a_missing_square_is_found() -> None:
     """A point without a test in one mode, and a client that leaves a mode out without a word, are reported."""
     tested = held()
-    assert len(missing(FITTINGS[:1], tested | {7: {"asyncio", "trio"}})) == len(FITTINGS[0].idioms)
+    assert len(missing(FITTINGS[:1], tested | {("", 7): {"asyncio", "trio"}})) == len(FITTINGS[0].idioms)
 
-    class Silent(type(FITTINGS[0])):  # type: ignore[misc]  # whatever the first one is
+    class Silent(Row):
+        name = "silent"
+        idioms = ("one", "two")
         modes = ("threads", "asyncio")
 
     class Said(Silent):
-        def not_applicable(self, point: int, idiom: str, mode: str) -> str | None:
-            """There is no trio for this one."""
-            return "the client needs asyncio" if mode == "trio" and point and idiom else None
+        without: ClassVar = {"trio": "the client needs asyncio"}
 
-    first: Any = FITTINGS[0]
-    silent, said = (kind(first.library, first.adapter) for kind in (Silent, Said))
-    assert len(missing((silent,), tested)) == len(POINTS) * len(silent.idioms)
-    assert missing((said,), tested) == []
+    tested |= {("silent", point): set(MODES) for point in POINTS}
+    assert len(missing((Silent(),), tested)) == len(POINTS) * 2
+    assert missing((Said(),), tested) == []
 
 
 def report(square: Square) -> Any:
