@@ -12,7 +12,7 @@ from unexpired._core.scheme import Scheme
 from unexpired.clients._bodies import Factory
 from unexpired.clients._dressing import header_scheme
 from unexpired.clients._exchange import kind_of
-from unexpired.clients._httpx_flow import HttpxFlow, dress_copy, dress_headers, sibling, wrong_library
+from unexpired.clients._httpx_flow import HttpxFlow, sibling, wrong_library
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
 
@@ -34,7 +34,7 @@ class FlowAuth(Generic[Request, Response]):
             Factory,
             manager,
             header_scheme(scheme, "TokenAuth", "TokenTransport or AsyncTokenTransport"),
-            dress_headers,
+            by_copy=False,
         )
 
     def sync_auth_flow(self, request: Request) -> Generator[Request, Response, None]:
@@ -57,7 +57,7 @@ class FlowTransport(Generic[Request, Response, Transport]):
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
         module = self._module
-        self._flow = HttpxFlow(module, Factory, manager, scheme, dress_copy)
+        self._flow = HttpxFlow(module, Factory, manager, scheme, by_copy=True)
         _check_transport(module, transport, module.BaseTransport, module.AsyncBaseTransport, "AsyncTokenTransport")
         self._transport: Any = module.HTTPTransport() if transport is None else transport
 
@@ -99,7 +99,7 @@ class AsyncFlowTransport(Generic[Request, Response, Transport]):
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, transport: Transport | None = None) -> None:
         module = self._module
-        self._flow = HttpxFlow(module, Factory, manager, scheme, dress_copy)
+        self._flow = HttpxFlow(module, Factory, manager, scheme, by_copy=True)
         _check_transport(module, transport, module.AsyncBaseTransport, module.BaseTransport, "TokenTransport")
         self._transport: Any = module.AsyncHTTPTransport() if transport is None else transport
 

@@ -6,7 +6,7 @@ themselves. Knows httpx2 and httpx by the names of their classes only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from unexpired._core.replay import Send, replay
@@ -31,16 +31,7 @@ from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, is_long, pe
 from unexpired.errors import ConfigurationError, LoginRequired
 from unexpired.manager import TokenManager
 
-__all__ = ["HttpxFlow", "dress_copy", "dress_headers", "sibling", "wrong_library"]
-
-Dress = Callable[[Any, Any, Scheme, Token], Any]
-
-
-def dress_headers(_: Any, request: Any, scheme: Scheme, token: Token) -> Any:
-    """Put the token on the client's own request: its headers stay with its origin."""
-    for name, value in scheme.render(token).headers:
-        request.headers[name] = value
-    return request
+__all__ = ["HttpxFlow", "sibling", "wrong_library"]
 
 
 def dress_copy(module: Any, request: Any, scheme: Scheme, token: Token) -> Any:
@@ -76,7 +67,7 @@ class HttpxFlow:
     """One manager and one scheme, for one kind of client. Safe for any number of threads and tasks."""
 
     def __init__(
-        self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme | None, dress: Dress
+        self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme | None, *, by_copy: bool
     ) -> None:
         check_manager(manager)
         scheme = chosen_scheme(scheme)
@@ -85,14 +76,15 @@ class HttpxFlow:
         self._bytes_kind = module.ByteStream
         self._factory_kind = factory_kind
         self._manager = manager
+        self._warm = manager.warm
         self._scheme = scheme
-        self._dress = dress
         self._plain = scheme.plain
         self._closer_look = scheme.suspicious_status
         self._exchange = manager.exchange
         self._suspicions = manager.exchange.suspicions
-        self._by_copy = dress is dress_copy
-        self._choosy = self._by_copy or scheme.origins is not None
+        self._by_copy = by_copy
+        self._choosy = by_copy or scheme.origins is not None
+        self._rendered: tuple[Token | None, str, str] = (None, "", "")
 
     def sync(self, request: Any) -> Generator[Any, Any, None]:
         """For blocking clients."""
@@ -102,10 +94,15 @@ class HttpxFlow:
         if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
             yield request
             return
-        manager = self._manager
         resource = extensions.get(RESOURCE)
-        token = manager.warm(resource) or manager.token(resource)
-        dressed = self._dress(self._module, request, self._scheme, token)
+        token = self._warm(resource) or self._manager.token(resource)
+        rendered = self._rendered
+        if rendered[0] is token and not self._by_copy:
+            # As `_dress` does, without the call.
+            request.headers[rendered[1]] = rendered[2]
+            dressed = request
+        else:
+            dressed = self._dress(request, token)
         stream = request.stream
         rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
         response = yield dressed
@@ -113,7 +110,8 @@ class HttpxFlow:
             return
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, self._judge(request, dressed, response), where, _endpoint(request))
+            judgement = self._judge(request, dressed, response)
+            flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
@@ -138,10 +136,15 @@ class HttpxFlow:
         if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
             yield request
             return
-        manager = self._manager
         resource = extensions.get(RESOURCE)
-        token = manager.warm(resource) or await manager.atoken(resource)
-        dressed = self._dress(self._module, request, self._scheme, token)
+        token = self._warm(resource) or await self._manager.atoken(resource)
+        rendered = self._rendered
+        if rendered[0] is token and not self._by_copy:
+            # As `_dress` does, without the call.
+            request.headers[rendered[1]] = rendered[2]
+            dressed = request
+        else:
+            dressed = self._dress(request, token)
         stream = request.stream
         rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
         response = yield dressed
@@ -149,7 +152,9 @@ class HttpxFlow:
             return
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(manager.key, token, await self._ajudge(request, dressed, response), where, _endpoint(request))
+            flow = replay(
+                self._manager.key, token, await self._ajudge(request, dressed, response), where, _endpoint(request)
+            )
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
@@ -190,7 +195,17 @@ class HttpxFlow:
         if rewind is None:
             raise body_refused(self._manager.key, request.method, _origin(request.url))
         rewind()
-        return self._dress(self._module, request, self._scheme, token)
+        return self._dress(request, token)
+
+    def _dress(self, request: Any, token: Token) -> Any:
+        """The request with *token*: a copy, or the client's own, whose headers stay with its origin."""
+        if self._by_copy:
+            return dress_copy(self._module, request, self._scheme, token)
+        ((name, value),) = self._scheme.render(token).headers
+        # Its plain text: these clients show headers with a mask of their own.
+        self._rendered = (token, name, str(value))
+        request.headers[name] = value
+        return request
 
     def _judge(self, request: Any, sent: Any, response: Any) -> Judgement:
         if self._says_nothing(sent, response):
