@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help system-packages demo test test-all test-core-all lint fmt types bench crash simulate fuzz soak mutate \
+.PHONY: help system-packages demo test test-all test-core-all test-niquests lint fmt types bench crash simulate fuzz soak mutate \
 	test-free-threaded api clean
 
 LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)
@@ -63,30 +63,57 @@ $(OIDC)/node_modules/.installed: $(wildcard $(OIDC)/package.json $(OIDC)/package
 	cd $(OIDC) && npm $(if $(wildcard $(OIDC)/package-lock.json),ci,install) --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
 
-# The tests of wrong clocks preload it; those tests say so where it is missing.
+# Tests need both, and say so where one is missing: those of wrong clocks preload the first, those of clients start nginx.
 FAKETIME := $(firstword $(wildcard $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)))
+NGINX := $(firstword $(wildcard $(addsuffix /nginx,$(subst :, ,$(PATH)) /usr/sbin /usr/local/sbin)))
+WANTED := $(if $(FAKETIME),,libfaketime) $(if $(NGINX),,nginx)
 
-system-packages: ## install libfaketime where it is missing, with apt-get, as root
-	@if [ -n "$(FAKETIME)" ]; then exit 0; fi; \
+system-packages: ## install libfaketime and nginx where they are missing, with apt-get, as root
+	@if [ -z "$(strip $(WANTED))" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		export DEBIAN_FRONTEND=noninteractive; \
-		{ apt-get -qq update && apt-get -qq install --no-install-recommends libfaketime >/dev/null; } && exit 0; \
+		{ apt-get -qq update && apt-get -qq install --no-install-recommends $(WANTED) >/dev/null; } && exit 0; \
 	fi; \
-	echo "libfaketime could not be installed here: the tests of wrong clocks will fail" >&2
+	echo "not installed: $(strip $(WANTED)). The tests of wrong clocks, or of clients behind nginx, will fail" >&2
 
 # ---- run ----------------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.demo-installed ## show one refresh for many callers, on real sockets (DEMO_ARGS=…)
 	@$(BIN)/python -m unexpired demo $(DEMO_ARGS)
 
-test: test-all test-core-all ## all tests with the coverage gates, then the core on every other Python found (PYTEST_ARGS=…)
+test: test-all test-niquests test-core-all ## all tests with the coverage gates, those of niquests apart, then the core on every other Python found (PYTEST_ARGS=…)
 
 test-all: $(VENV)/.dev-installed $(SERVERS) system-packages
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report --fail-under=95
+	$(BIN)/python -m coverage report --omit='$(NIQUESTS_CODE)' --fail-under=95
 	$(BIN)/python -m coverage report --include='src/unexpired/_core/*,src/unexpired/_engine/*' --fail-under=100
+
+# niquests puts urllib3-future in the place of urllib3, so it has an environment of its own. What shares urllib3 with it
+# runs there once more. Each run asserts which of the two it has.
+NIQUESTS := .venv-niquests
+NIQUESTS_CODE := src/unexpired/clients/*niquests*
+NIQUESTS_TESTS ?= tests/clients/contract tests/clients/test_niquests_*.py tests/clients/test_requests_*.py \
+	tests/clients/test_urllib3_*.py tests/clients/test_which_urllib3.py tests/test_public_api.py tests/test_import.py \
+	tests/docs/test_documentation.py::test_blocks_run
+# urllib3-future hands on what arrives, not pieces of a size, and its `shutdown` of an answer does nothing.
+NIQUESTS_ARGS := $(addprefix --deselect=tests/clients/test_urllib3_bodies.py::,\
+	test_pieces_of_a_wanted_size test_reader_is_woken_up)
+
+$(NIQUESTS)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear $(NIQUESTS)
+	$(NIQUESTS)/bin/python -m pip install --quiet --editable '.[niquests-tests]'
+	@touch $@
+
+test-niquests: export UNEXPIRED_TESTS_URLLIB3 := urllib3-future
+test-niquests: export COVERAGE_FILE := .coverage.niquests
+test-niquests: $(NIQUESTS)/.installed system-packages ## niquests, and requests and urllib3 over its urllib3-future, in an environment of their own
+	@rm -f .coverage.niquests*
+	@$(NIQUESTS)/bin/python -c 'import urllib3; print("over urllib3-future as urllib3", urllib3.__version__)'
+	$(NIQUESTS)/bin/python -m coverage run -m pytest $(PYTEST_ARGS) $(NIQUESTS_ARGS) $(NIQUESTS_TESTS)
+	$(NIQUESTS)/bin/python -m coverage combine --quiet
+	$(NIQUESTS)/bin/python -m coverage report --include='$(NIQUESTS_CODE)' --fail-under=95
 
 test-core-all: $(addprefix test-core-,$(CORE_PYTHONS)) ## the core tests on Python 3.12 and 3.13, where the machine has them
 
@@ -175,9 +202,10 @@ mutate: $(VENV)/.mutate-installed ## change the core and the engine in small way
 	nice -n 15 "$$mutmut" run --max-children 1 $(if $(MUTATE),'$(subst /,.,$(patsubst src/%.py,%,$(MUTATE))).*'); \
 	"$$mutmut" results | { grep -v ': not checked' || echo 'every change was noticed'; }
 
-api: $(VENV)/.dev-installed ## write tests/public_api.txt again, to be reviewed in the diff
+api: $(VENV)/.dev-installed $(NIQUESTS)/.installed ## write tests/public_api.txt again, to be reviewed in the diff
 	$(BIN)/python tests/test_public_api.py --write
+	$(NIQUESTS)/bin/python tests/test_public_api.py --write
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv3?? .venv-free-threaded $(OIDC)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv3?? .venv-free-threaded .venv-niquests $(OIDC)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

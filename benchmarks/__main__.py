@@ -9,12 +9,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bursts, front, processes, waiters, warm
+from benchmarks import bursts, clients, front, nginx, processes, waiters, warm
 
 PARTS = {
     "warm": warm.rows,
+    "clients": clients.rows,
     "front": front.rows,
     "bursts": bursts.rows,
+    "nginx": nginx.rows,
     "waiters": waiters.rows,
     "processes": processes.rows,
 }
@@ -36,7 +38,7 @@ def main() -> None:
             found.append(asdict(row))
             mark = "✓" if row.met else "✗"
             sys.stdout.write(
-                f"{mark} {row.name:<58} {row.value:9.2f} {row.unit:<10} target {row.target:<18} {row.note}\n"
+                f"{mark} {row.name:<64} {row.value:9.2f} {row.unit:<10} target {row.target:<18} {row.note}\n"
             )
             sys.stdout.flush()
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import httpx
 import pytest
@@ -12,6 +13,9 @@ import unexpired.clients.httpx
 from tests.clients.modes import HTTPX2, Library, Mode, Via, manager_for
 from unexpired import TokenManager
 from unexpired.testing import ServerHandle, running_server
+
+# niquests is installed in an environment of its own only: `make test-niquests`.
+collect_ignore_glob = [] if find_spec("niquests") else ["test_niquests_*.py"]
 
 
 @pytest.fixture(autouse=True)

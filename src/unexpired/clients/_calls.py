@@ -104,11 +104,18 @@ class Calls:
         """`run`, for tasks."""
         manager, resource = self.manager, call.resource
         token = manager.warm(resource) or await manager.atoken(resource)
-        await self.ago_on(call, token, await call.send(token))
+        status = await call.send(token)
+        # Asked here, because a coroutine more costs what all the rest does.
+        if not self.is_fine(status):
+            await self.ago_on(call, token, status)
+
+    def is_fine(self, status: int) -> bool:
+        """Whether *status* alone says that the token was taken, and nobody waits to hear of it."""
+        return self._plain and not self._suspicions and status not in self._closer_look
 
     def go_on(self, call: Call, token: Token, status: int) -> None:
         """Go on from the answer with *status*, which *call* got with *token*."""
-        if self._plain and not self._suspicions and status not in self._closer_look:
+        if self.is_fine(status):
             return
         where, exchange, times = call.origin(), self._exchange, 0
         try:
@@ -134,7 +141,7 @@ class Calls:
 
     async def ago_on(self, call: AsyncCall, token: Token, status: int) -> None:
         """`go_on`, for tasks."""
-        if self._plain and not self._suspicions and status not in self._closer_look:
+        if self.is_fine(status):
             return
         where, exchange, times = call.origin(), self._exchange, 0
         try:

@@ -35,7 +35,7 @@ AUTHENTICATED = "unexpired.authenticated"
 RESOURCE = "unexpired.resource"
 """Request extension: the resource (RFC 8707) whose token this request wants."""
 ORIGIN = "unexpired.origin"
-"""Request extension, set by transports: the origin the caller asked for, to recognise redirects by."""
+"""Request extension, set by transports: the address the caller asked for, to recognise redirects by."""
 
 origin = lru_cache(maxsize=1024)(origin_of)
 

@@ -12,6 +12,7 @@ from unexpired._core.scheme import Scheme
 from unexpired.clients._bodies import Factory
 from unexpired.clients._dressing import header_scheme
 from unexpired.clients._exchange import kind_of
+from unexpired.clients._httpx_bodies import stays
 from unexpired.clients._httpx_flow import HttpxFlow, sibling, wrong_library
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
@@ -63,18 +64,29 @@ class FlowTransport(Generic[Request, Response, Transport]):
 
     def handle_request(self, request: Request) -> Response:
         """Send it with a token; again, silently, if the token is refused."""
-        flow = self._flow.sync(request)
-        outgoing = next(flow)
+        flow, ready = self._flow, self._flow.ready(request)
+        if ready is None:
+            return self._drive(flow.sync(request), None)
+        response = self._transport.handle_request(ready[0])
+        if flow.is_fine(response.status_code):
+            return cast("Response", response)
+        return self._drive(flow.go_on(request, *ready, response, stays), response)
+
+    def _drive(self, steps: Generator[Any, Any, None], response: Any) -> Response:
+        """Send what the flow says; its last answer. *response* is the one it goes on from."""
+        told = None
         while True:
-            response = self._transport.handle_request(outgoing)
             try:
-                outgoing = flow.send(response)
+                outgoing = steps.send(told)
             except StopIteration:
                 return cast("Response", response)
             except BaseException:
-                response.close()
+                if response is not None:
+                    response.close()
                 raise
-            response.close()
+            if response is not None:
+                response.close()
+            response = told = self._transport.handle_request(outgoing)
 
     def close(self) -> None:
         """Close the transport that sends. The manager stays open."""
@@ -105,23 +117,32 @@ class AsyncFlowTransport(Generic[Request, Response, Transport]):
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send it with a token; again, silently, if the token is refused."""
-        flow = self._flow.tasks(request)
+        flow, ready = self._flow, self._flow.ready(request)
+        if ready is None:
+            return await self._drive(flow.tasks(request), None)
+        response = await self._transport.handle_async_request(ready[0])
+        if flow.is_fine(response.status_code):
+            return cast("Response", response)
+        return await self._drive(flow.ago_on(request, *ready, response, stays), response)
+
+    async def _drive(self, steps: AsyncGenerator[Any, Any], response: Any) -> Response:
+        told = None
         try:
-            outgoing = await anext(flow)
             while True:
-                response = await self._transport.handle_async_request(outgoing)
                 try:
-                    outgoing = await flow.asend(response)
+                    outgoing = await steps.asend(told)
                 except StopAsyncIteration:
                     return cast("Response", response)
                 except BaseException:
-                    await response.aclose()
+                    if response is not None:
+                        await response.aclose()
                     raise
-                await response.aclose()
-        except BaseException:
+                if response is not None:
+                    await response.aclose()
+                response = told = await self._transport.handle_async_request(outgoing)
+        finally:
             # Left to the garbage collector, an abandoned flow would be a warning under trio.
-            await flow.aclose()
-            raise
+            await steps.aclose()
 
     async def aclose(self) -> None:
         """Close the transport that sends. The manager stays open."""

@@ -188,13 +188,16 @@ def take_in(response: Any, module: Any) -> None:
     chunks: list[bytes] = []
     source, intake = response.stream, Intake()
     rest: Any = iter(source)
-    for chunk in rest:
-        chunks.append(chunk)
-        if intake.enough(chunk):
-            break
-    else:
-        source.close()
-        rest = None
+    try:
+        for chunk in rest:
+            chunks.append(chunk)
+            if intake.enough(chunk):
+                break
+        else:
+            source.close()
+            rest = None
+    except module.TransportError as error:
+        rest = _broken(error)
     response.stream = _kinds(module)[0](chunks, rest, source)
 
 
@@ -205,14 +208,29 @@ async def atake_in(response: Any, module: Any) -> None:
     chunks: list[bytes] = []
     source, intake = response.stream, Intake()
     rest: Any = aiter(source)
-    async for chunk in rest:
-        chunks.append(chunk)
-        if intake.enough(chunk):
-            break
-    else:
-        await source.aclose()
-        rest = None
+    try:
+        async for chunk in rest:
+            chunks.append(chunk)
+            if intake.enough(chunk):
+                break
+        else:
+            await source.aclose()
+            rest = None
+    except module.TransportError as error:
+        rest = _abroken(error)
     response.stream = _kinds(module)[1](chunks, rest, source)
+
+
+def _broken(error: Exception) -> Iterator[bytes]:
+    """The rest of a body that breaks here: a refusal is one all the same, and its reader, if any, is to hear of it."""
+    yield from ()
+    raise error
+
+
+async def _abroken(error: Exception) -> AsyncIterator[bytes]:
+    """`_broken`, for asynchronous bodies."""
+    for piece in _broken(error):
+        yield piece
 
 
 def is_long(response: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from unexpired._core.replay import Send, replay
-from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
+from unexpired._core.scheme import ACCEPTED, Judgement, Rendered, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
 from unexpired.clients._dressing import with_cookies, with_parameters
@@ -34,9 +34,8 @@ from unexpired.manager import TokenManager
 __all__ = ["HttpxFlow", "sibling", "wrong_library"]
 
 
-def dress_copy(module: Any, request: Any, scheme: Scheme, token: Token) -> Any:
+def dress_copy(module: Any, request: Any, rendered: Rendered) -> Any:
     """A copy of the request with the token, so that the client's request, log and history never hold it."""
-    rendered = scheme.render(token)
     url = request.url
     if rendered.query:
         url = url.copy_with(query=with_parameters(url.query.decode(), rendered.query).encode())
@@ -83,8 +82,31 @@ class HttpxFlow:
         self._exchange = manager.exchange
         self._suspicions = manager.exchange.suspicions
         self._by_copy = by_copy
-        self._choosy = by_copy or scheme.origins is not None
-        self._rendered: tuple[Token | None, str, str] = (None, "", "")
+        self._limited = scheme.origins is not None
+        self._choosy = by_copy or self._limited
+        self._known: tuple[Token | None, Rendered] = (None, Rendered((), (), ()))
+
+    def ready(self, request: Any) -> tuple[Any, Token] | None:
+        """What to send of *request*, and the token on it, when there is nothing to wait for and nothing to note.
+
+        The short way of transports; None: take the long one.
+        """
+        if not isinstance(request, self._request_kind):
+            raise wrong_library("the adapter", self._module, request)
+        extensions = request.extensions
+        first = extensions.setdefault(ORIGIN, request.url) is request.url
+        if self._limited or not first or AUTHENTICATED in extensions or type(request.stream) is not self._bytes_kind:
+            return None
+        token = self._warm(extensions.get(RESOURCE))
+        if token is None:
+            return None
+        known = self._known
+        rendered = known[1] if known[0] is token else self._render(token)
+        return dress_copy(self._module, request, rendered), token
+
+    def is_fine(self, status: int) -> bool:
+        """Whether *status* alone says that the token was taken, and nobody waits to hear of it."""
+        return self._plain and not self._suspicions and status not in self._closer_look
 
     def sync(self, request: Any) -> Generator[Any, Any, None]:
         """For blocking clients."""
@@ -96,18 +118,40 @@ class HttpxFlow:
             return
         resource = extensions.get(RESOURCE)
         token = self._warm(resource) or self._manager.token(resource)
-        rendered = self._rendered
-        if rendered[0] is token and not self._by_copy:
-            # As `_dress` does, without the call.
-            request.headers[rendered[1]] = rendered[2]
-            dressed = request
-        else:
-            dressed = self._dress(request, token)
-        stream = request.stream
-        rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
+        dressed = self._dress(request, token)
+        rewind = stays if type(request.stream) is self._bytes_kind else self._rewinder(request)
         response = yield dressed
-        if self._plain and not self._suspicions and response.status_code not in self._closer_look:
+        if not self.is_fine(response.status_code):
+            yield from self.go_on(request, dressed, token, response, rewind)
+
+    async def tasks(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """For asynchronous clients."""
+        if not isinstance(request, self._request_kind):
+            raise wrong_library("the adapter", self._module, request)
+        extensions = request.extensions
+        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
+            yield request
             return
+        resource = extensions.get(RESOURCE)
+        token = self._warm(resource) or await self._manager.atoken(resource)
+        dressed = self._dress(request, token)
+        rewind = stays if type(request.stream) is self._bytes_kind else self._rewinder(request)
+        response = yield dressed
+        if self.is_fine(response.status_code):
+            return
+        steps, told = self.ago_on(request, dressed, token, response, rewind), None
+        try:
+            while True:
+                told = yield await steps.asend(told)
+        except StopAsyncIteration:
+            return
+        finally:
+            await steps.aclose()
+
+    def go_on(
+        self, request: Any, dressed: Any, token: Token, response: Any, rewind: Rewind | None
+    ) -> Generator[Any, Any, None]:
+        """Go on from *response*, which *request* got with *token*: yields what to send again."""
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
             judgement = self._judge(request, dressed, response)
@@ -128,33 +172,14 @@ class HttpxFlow:
         except LoginRequired as error:
             raise exchange.address(error) from None
 
-    async def tasks(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """For asynchronous clients."""
-        if not isinstance(request, self._request_kind):
-            raise wrong_library("the adapter", self._module, request)
-        extensions = request.extensions
-        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
-            yield request
-            return
-        resource = extensions.get(RESOURCE)
-        token = self._warm(resource) or await self._manager.atoken(resource)
-        rendered = self._rendered
-        if rendered[0] is token and not self._by_copy:
-            # As `_dress` does, without the call.
-            request.headers[rendered[1]] = rendered[2]
-            dressed = request
-        else:
-            dressed = self._dress(request, token)
-        stream = request.stream
-        rewind = stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
-        response = yield dressed
-        if self._plain and not self._suspicions and response.status_code not in self._closer_look:
-            return
+    async def ago_on(
+        self, request: Any, dressed: Any, token: Token, response: Any, rewind: Rewind | None
+    ) -> AsyncGenerator[Any, Any]:
+        """`go_on`, for tasks."""
         where, exchange, times = _origin(request.url), self._exchange, 0
         try:
-            flow = replay(
-                self._manager.key, token, await self._ajudge(request, dressed, response), where, _endpoint(request)
-            )
+            judgement = await self._ajudge(request, dressed, response)
+            flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
@@ -171,6 +196,9 @@ class HttpxFlow:
         except LoginRequired as error:
             raise exchange.address(error) from None
 
+    def _rewinder(self, request: Any) -> Rewind | None:
+        return rewinder(request.stream, self._factory_kind, self._module)
+
     def _applies(self, request: Any) -> bool:
         """Whether this request is to carry a token: not opted out, to an allowed origin, no redirect to another one."""
         extensions = request.extensions
@@ -178,20 +206,19 @@ class HttpxFlow:
             return False
         if self._scheme.origins is not None and not self._scheme.allows(_origin(request.url)):
             return False
-        if not self._by_copy:
+        if not self._by_copy or self._scheme.origins is not None:
             return True
-        here = _origin(request.url)
-        return bool(extensions.setdefault(ORIGIN, here) == here) or self._scheme.origins is not None
+        # The redirects of a call share its extensions.
+        asked = extensions.setdefault(ORIGIN, request.url)
+        return asked is request.url or _origin(asked) == _origin(request.url)
 
     def _again(self, request: Any, response: Any, token: Token, rewind: Rewind | None) -> Any:
         """The refused request with *token*. After a redirect that is the last hop only: the others were accepted."""
         if not self._by_copy and response.request is not request:
-            stream = response.request.stream
-            if stream is not request.stream:
-                rewind = (
-                    stays if type(stream) is self._bytes_kind else rewinder(stream, self._factory_kind, self._module)
-                )
-            request = response.request
+            hop = response.request
+            if hop.stream is not request.stream:
+                rewind = stays if type(hop.stream) is self._bytes_kind else self._rewinder(hop)
+            request = hop
         if rewind is None:
             raise body_refused(self._manager.key, request.method, _origin(request.url))
         rewind()
@@ -199,13 +226,21 @@ class HttpxFlow:
 
     def _dress(self, request: Any, token: Token) -> Any:
         """The request with *token*: a copy, or the client's own, whose headers stay with its origin."""
+        known = self._known
+        rendered = known[1] if known[0] is token else self._render(token)
         if self._by_copy:
-            return dress_copy(self._module, request, self._scheme, token)
-        ((name, value),) = self._scheme.render(token).headers
-        # Its plain text: these clients show headers with a mask of their own.
-        self._rendered = (token, name, str(value))
-        request.headers[name] = value
+            return dress_copy(self._module, request, rendered)
+        for name, value in rendered.headers:
+            request.headers[name] = value
         return request
+
+    def _render(self, token: Token) -> Rendered:
+        """What to put on for *token*, as plain strings: these clients show headers with a mask of their own."""
+        masked = self._scheme.render(token)
+        places = (masked.headers, masked.query, masked.cookies)
+        rendered = Rendered(*(tuple((name, str(value)) for name, value in pairs) for pairs in places))
+        self._known = (token, rendered)
+        return rendered
 
     def _judge(self, request: Any, sent: Any, response: Any) -> Judgement:
         if self._says_nothing(sent, response):

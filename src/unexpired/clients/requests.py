@@ -11,13 +11,14 @@ threads. Needs the extra ``unexpired[requests]``.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Never, cast
 
-from unexpired._core.scheme import Scheme
+from unexpired._core.scheme import Answer, Scheme, Verdict
 from unexpired.clients._bodies import SyncFactory
 from unexpired.clients._calls import Calls
 from unexpired.clients._dressing import header_scheme
 from unexpired.clients._exchange import kind_of, not_installed, url_origin
+from unexpired.clients._urllib3_quiet import silence
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
 
@@ -28,7 +29,7 @@ try:
 except ModuleNotFoundError as error:
     raise not_installed("requests", error) from None
 
-from unexpired.clients._requests_calls import Carried, Sending, notes_of
+from unexpired.clients._requests_calls import Sending, Watch, notes_of
 
 __all__ = ["BodyFactory", "TokenAdapter", "TokenAuth", "TokenOptions"]
 
@@ -40,6 +41,16 @@ class BodyFactory(SyncFactory):
 
     ``session.post(url, data=BodyFactory(lambda: open(path, "rb")))``: a file is read in blocks, and closed.
     """
+
+
+class _Local:
+    """What is of no use in another process."""
+
+    def __reduce__(self) -> Never:
+        raise ConfigurationError(
+            f"a {type(self).__name__} cannot be pickled or copied: make the session anew in each process, with a "
+            "manager on the same store"
+        )
 
 
 class TokenOptions(AuthBase):
@@ -55,18 +66,17 @@ class TokenOptions(AuthBase):
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Note it on the request, from where redirects take it along."""
-        notes_of(r)[_OPTIONS] = self
+        notes_of(_own(r, "TokenOptions"))[_OPTIONS] = self
         return r
 
 
-class TokenAuth(AuthBase):
+class TokenAuth(_Local, AuthBase):
     """``session.auth = TokenAuth(manager)``: the token on every request, and a silent replay when it is refused.
 
     The refused answer stands in ``response.history``, as with requests' own digest authentication. requests keeps
     ``Authorization`` when ``http`` redirects to ``https`` on the same host; where that is too much, mount a
-    `TokenAdapter`. *resource*: whose token it is (RFC 8707). Raises ConfigurationError for a scheme that it cannot
-    carry safely; requests raise what `TokenManager.token` raises, and ReplayRefused for a body that cannot be sent
-    again.
+    `TokenAdapter`. *resource*: whose token it is (RFC 8707). Raises ConfigurationError for a scheme that would leak;
+    requests raise what `TokenManager.token` raises, and ReplayRefused for a body that cannot be sent again.
     """
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, *, resource: str | None = None) -> None:
@@ -75,52 +85,55 @@ class TokenAuth(AuthBase):
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Put the token on, and listen for its refusal."""
-        calls, manager = self._calls, self._calls.manager
-        if calls.scheme.origins is not None and not calls.scheme.allows(url_origin(str(r.url))):
-            return r
-        token = manager.warm(self._resource) or manager.token(self._resource)
-        carried = Carried(calls.scheme, r, token, self._resource)
-        carried.dress()
-
-        def answered(response: Response, **settings: Any) -> Response:
-            if response.request is not r and not carried.reached(response.request):
-                return response
-            carried.response, carried.settings = response, settings
-            calls.go_on(carried, carried.token, response.status_code)
-            return carried.response
-
-        r.register_hook("response", answered)
+        calls, resource, headers = self._calls, self._resource, _own(r, "TokenAuth").headers
+        if calls.scheme.origins is None or calls.scheme.allows(url_origin(str(r.url))):
+            token = calls.manager.warm(resource) or calls.manager.token(resource)
+            for name, value in calls.scheme.render(token).headers:
+                headers[name] = value
+            # `register_hook` would first find out whether this can be called.
+            r.hooks["response"].append(Watch(calls, r, token, resource))
         return r
 
 
-class TokenAdapter(BaseAdapter):
+class TokenAdapter(_Local, BaseAdapter):
     """``session.mount("https://api.example.com", TokenAdapter(manager, scheme))``: any scheme, on every hop.
 
     The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to another
     one; the session's requests, hooks and history never hold it. *adapter* is what sends, with its retries and pools
     (default: a new `requests.adapters.HTTPAdapter`). Requests raise what `TokenManager.token` raises, and
-    ReplayRefused. Raises ConfigurationError for an argument of another kind.
+    ReplayRefused. Raises ConfigurationError for an argument of another kind, and for an adapter that would itself try
+    a refused token again.
     """
 
     def __init__(self, manager: TokenManager, scheme: Scheme | None = None, adapter: BaseAdapter | None = None) -> None:
         super().__init__()
         self._calls = Calls(manager, scheme)
-        if not isinstance(cast("object", adapter), BaseAdapter | None):
-            raise ConfigurationError(f"adapter must be a requests.adapters.BaseAdapter, not {kind_of(adapter)}")
         self._adapter = HTTPAdapter() if adapter is None else adapter
+        if not isinstance(cast("object", self._adapter), BaseAdapter):
+            raise ConfigurationError(f"adapter must be a requests.adapters.BaseAdapter, not {kind_of(adapter)}")
+        for status in getattr(getattr(adapter, "max_retries", None), "status_forcelist", None) or ():
+            if self._calls.scheme.judge(Answer(status, {})).verdict is not Verdict.ACCEPTED:
+                raise ConfigurationError(
+                    f"the adapter's own retries would send a refused token again: take {status} out of status_forcelist"
+                )
+        if self._calls.scheme.places[1]:
+            silence()
 
     def send(self, request: PreparedRequest, *args: Any, **settings: Any) -> Response:
         """Send it with a token; again, silently, if the token is refused."""
-        notes, url = notes_of(request), str(request.url)
-        asked = notes.setdefault(_ASKED, url)
+        notes, url, calls = notes_of(_own(request, "TokenAdapter")), request.url, self._calls
         options = notes.get(_OPTIONS, _DEFAULTS)
-        plain = asked is url and self._calls.scheme.origins is None
-        if not options.authenticated or not (plain or self._calls.carries(url_origin(url), url_origin(asked))):
-            return self._adapter.send(request, *args, **settings)
-        sending = Sending(self._calls.scheme, request, options.resource, self._adapter, (args, settings))
-        self._calls.run(sending)
-        sending.response.request, sending.response.url = request, url
-        return sending.response
+        asked = notes.setdefault(_ASKED, url)
+        here = asked is url and calls.scheme.origins is None
+        if options.authenticated and (here or calls.carries(url_origin(str(url)), url_origin(str(asked)))):
+            sending = Sending(calls, request, options.resource, self._adapter, (args, settings))
+            calls.run(sending)
+            response = sending.finish()
+        else:
+            response = self._adapter.send(request, *args, **settings)
+        # Whoever sends on from an answer, as requests' own digest authentication does, is to come by here.
+        response.connection = cast("Any", self)
+        return response
 
     def close(self) -> None:
         """Close the adapter that sends. The manager stays open."""
@@ -128,3 +141,10 @@ class TokenAdapter(BaseAdapter):
 
 
 _DEFAULTS = TokenOptions()
+
+
+def _own(request: object, what: str) -> PreparedRequest:
+    """*request*, if it is one of requests."""
+    if isinstance(request, PreparedRequest):
+        return request
+    raise ConfigurationError(f"{what} of unexpired.clients.requests takes requests of requests, not {kind_of(request)}")

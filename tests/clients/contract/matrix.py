@@ -49,7 +49,7 @@ def summary(stats: Mapping[str, Iterable[Any]]) -> list[str]:
         return []
     # Only here: a run without the contract's tests need not have every client installed.
     from tests.clients.contract.fitting import POINTS
-    from tests.clients.contract.fittings import ROWS
+    from tests.clients.contract.rows import ELSEWHERE, ROWS
 
     rows = [row for row in ROWS if row.name in {square[0] for square in found}]
     limits = {
@@ -62,4 +62,5 @@ def summary(stats: Mapping[str, Iterable[Any]]) -> list[str]:
     }
     lines = table(found, limits, POINTS)
     lines += [f"{row.name} has no {mode}: {reason}" for row in rows for mode, reason in row.without.items()]
+    lines.append(ELSEWHERE)
     return [*lines, *(f"{row.name} not in {name}: {reason}" for row in rows for name, reason in row.exempt.items())]

@@ -10,6 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from tests.clients.contract.fitting import Ask, Body, Cell, Fitting, Reply, Setup, Streaming
+from tests.grants.endpoint import CERTIFICATE
 from unexpired.clients.requests import TokenAdapter, TokenAuth, TokenOptions
 
 
@@ -22,6 +23,7 @@ class Requests(Fitting):
     without: ClassVar = dict.fromkeys(("asyncio", "trio"), "requests blocks")
     places: ClassVar = {"auth": ("header",), "adapter": ("header", "custom", "query", "cookie")}
     discreet = ("adapter",)
+    exempt: ClassVar = {"test_http2": "requests has no HTTP/2"}
     timeout_error = requests.ReadTimeout
     connect_error = requests.ConnectionError
 
@@ -80,7 +82,12 @@ class _Client:
         """Send it, without a look at its body."""
         setup = self.setup
         options: dict[str, Any] = {"headers": dict(ask.headers), "params": dict(ask.params)}
-        options |= {"timeout": setup.timeout, "allow_redirects": setup.follow_redirects, "verify": False, **more}
+        options |= {
+            "timeout": setup.timeout,
+            "allow_redirects": setup.follow_redirects,
+            "verify": str(CERTIFICATE),
+            **more,
+        }
         options |= {"cookies": dict(ask.cookies), "auth": self.auth(ask)}
         return self.session.request(ask.method, ask.url, **options, **_body(ask.body, stack))
 

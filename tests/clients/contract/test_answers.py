@@ -224,3 +224,14 @@ def test_the_last_answer_is_whole(listener: Listener, cell: Cell) -> None:
         reply = callers.send(f"{listener.url}/x")
     assert (reply.status, reply.body) == (401, body)
     assert len(listener.heard) == 2
+
+
+@left_behind
+@pytest.mark.contract(10)
+def test_a_refusal_that_breaks_off(listener: Listener, cell: Cell) -> None:
+    """A refusal whose body never arrives whole is a refusal all the same: one refresh, and the replay is served."""
+    broken = {"content-length": "9", "connection": "close"}
+    listener.respond = lambda heard, _: (401, broken, b"no") if heard.token == "t1" else OK
+    with crew(cell, counting_manager()) as callers:
+        assert statuses(callers.run(*[get(f"{listener.url}/x")] * 5)) == [200] * 5
+    assert set(listener.tokens) == {"t1", "t2"}

@@ -1,0 +1,9 @@
+from niquests import PreparedRequest
+
+class RequestException(OSError):
+    request: PreparedRequest | None
+
+class ConnectionError(RequestException): ...  # noqa: A001
+class ReadTimeout(RequestException): ...
+class ChunkedEncodingError(RequestException): ...
+class UnrewindableBodyError(RequestException): ...

@@ -1,0 +1,3 @@
+from typing import Any
+
+def wait_for_read(sock: Any, timeout: float | None = None) -> bool: ...

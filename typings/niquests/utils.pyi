@@ -1,0 +1,3 @@
+from niquests import PreparedRequest
+
+def rewind_body(prepared_request: PreparedRequest) -> None: ...
