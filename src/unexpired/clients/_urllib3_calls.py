@@ -42,6 +42,8 @@ class Asked:
 class Hop:
     """The connections to one origin, as a pool manager uses them for one hop of a request."""
 
+    __slots__ = ("calls", "connections", "where")
+
     def __init__(self, connections: HTTPConnectionPool, where: Where, calls: Calls) -> None:
         self.connections = connections
         self.where = where
