@@ -74,7 +74,8 @@ def gone(key: str, session: Session | None) -> LoginRequired:
     """Why there is no login, and what to do about it."""
     if session is None or session.ended is None:
         return LoginRequired(
-            f"nobody is logged in as {key!r}: log in, or seed the session with manager.login(...) from a token answer, "
+            f"nobody is logged in as {key!r}: where people log in, call manager.login(answer); a program that is given "
+            "its first token calls manager.seed(answer) at every start, with a token answer, "
             "unexpired.seed_from_file(path) or unexpired.seed_from_environ()",
             key=key,
             reason="no_session",

@@ -15,20 +15,22 @@ from aiohttp import (
     hdrs,
 )
 from aiohttp.payload import BytesPayload
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from unexpired._core.challenge import Masked
 from unexpired._core.scheme import Judgement, Rendered, Scheme
 from unexpired._core.token import Token
 from unexpired.clients._aiohttp_bodies import can_be_sent_again, peek, steady, take_in, unsteady
-from unexpired.clients._dressing import url_with, with_cookies
+from unexpired.clients._dressing import Pairs, url_with, with_cookies, without_parameters
 from unexpired.clients._exchange import origin
 
 __all__ = ["Sending", "url_origin"]
 
 _SAME = {"ws": "http", "wss": "https"}
 """A WebSocket begins as a request to the same server (RFC 6455 §4.1)."""
+
+_LEADING_ON = ("location", "uri")
+"""Headers in which aiohttp looks for where a redirect leads."""
 
 
 def url_origin(url: URL) -> str:
@@ -109,7 +111,7 @@ class Sending:
         put = rendered.headers
         if rendered.cookies:
             cookies = with_cookies("; ".join(headers.getall(hdrs.COOKIE, ())), rendered.cookies)
-            put = (*put, (hdrs.COOKIE, Masked(cookies)))
+            put = (*put, (hdrs.COOKIE, cookies))
         own = _put_on(headers, put)
         shown = url
         if rendered.query:
@@ -129,6 +131,8 @@ class Sending:
         if rendered.query and response._request_info.url == shown:
             response._request_info = request.request_info
             response._cache.pop("request_info", None)
+        if rendered.query:
+            _hush(response, rendered.query)
         return response
 
 
@@ -149,6 +153,22 @@ def _take_off(headers: CIMultiDict[str], own: _Own) -> None:
         headers.popall(name, None)
         for value in values:
             headers.add(name, value)
+
+
+def _hush(response: ClientResponse, parameters: Pairs) -> None:
+    """Take the token out of a redirect that repeats the query: the session would carry it anywhere, and keep it."""
+    if not any(name in response.headers for name in _LEADING_ON):
+        return
+    lines = [(name, value, name.lower() in _LEADING_ON) for name, value in response.headers.items()]
+    quiet = [(name, without_parameters(value, parameters) if leads else value) for name, value, leads in lines]
+    response._headers = CIMultiDictProxy(CIMultiDict(quiet))
+    response._raw_headers = tuple((_raw(name), _raw(value)) for name, value in quiet)
+    for name in ("headers", "raw_headers"):
+        response._cache.pop(name, None)
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 class _Veiled:

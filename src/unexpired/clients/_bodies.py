@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
+import anyio.to_thread
+
+from unexpired.clients._exchange import kind_of
 from unexpired.errors import ConfigurationError
 
 __all__ = ["AsyncFactory", "Factory", "SyncFactory"]
 
 _BLOCK = 65536
+_BLOCK_OF_TASKS = 4 * _BLOCK
 
 
 class Factory:
     """What both kinds of body factories are."""
 
     def __init__(self, factory: Callable[[], Any]) -> None:
+        if not callable(factory):
+            raise ConfigurationError(
+                f"a BodyFactory takes a function that makes the body anew, not {kind_of(factory)}: "
+                'BodyFactory(lambda: open(path, "rb"))'
+            )
         self._factory = factory
 
 
-def _pieces(body: Iterable[bytes]) -> Iterator[bytes]:
-    """*body* piece by piece; a file, which was opened for this sending, by blocks and not by lines, and closed."""
-    if not (hasattr(body, "read") and hasattr(body, "__exit__")):
-        yield from body
-        return
-    with cast("BinaryIO", body) as file:
-        while block := file.read(_BLOCK):
-            yield block
+def _is_file(body: object) -> bool:
+    return hasattr(body, "read") and hasattr(body, "__exit__")
 
 
 class SyncFactory(Factory):
@@ -39,7 +42,13 @@ class SyncFactory(Factory):
         body = self._factory()
         if not isinstance(body, Iterable):
             raise ConfigurationError("the factory of a BodyFactory must return an iterable of bytes")
-        yield from _pieces(cast("Iterable[bytes]", body))
+        if not _is_file(body):
+            yield from cast("Iterable[bytes]", body)
+            return
+        # By blocks and not by lines, and closed: it was opened for this sending.
+        with cast("BinaryIO", body) as file:
+            while block := file.read(_BLOCK):
+                yield block
 
 
 class AsyncFactory(Factory):
@@ -53,8 +62,13 @@ class AsyncFactory(Factory):
         if isinstance(body, AsyncIterable):
             async for chunk in cast("AsyncIterable[bytes]", body):
                 yield chunk
+        elif _is_file(body):
+            # In a thread, because a disk may be slow and the loop serves others.
+            with cast("BinaryIO", body) as file:
+                while block := await anyio.to_thread.run_sync(file.read, _BLOCK_OF_TASKS):
+                    yield block
         elif isinstance(body, Iterable):
-            for chunk in _pieces(cast("Iterable[bytes]", body)):
+            for chunk in cast("Iterable[bytes]", body):
                 yield chunk
         else:
             raise ConfigurationError("the factory of an AsyncBodyFactory must return an iterable of bytes")

@@ -12,7 +12,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import Judgement, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
-from unexpired.clients._exchange import aanswer, answer, body_refused, check_manager, chosen_scheme, replayed
+from unexpired.clients._exchange import aanswer, answer, body_refused, check_manager, chosen_scheme, replayed, step
 from unexpired.errors import LoginRequired
 from unexpired.manager import TokenManager
 
@@ -120,17 +120,16 @@ class Calls:
         where, exchange, times = call.origin(), self._exchange, 0
         try:
             flow = replay(self.manager.key, token, self._judge(call), where, endpoint_of(*call.target()))
-            effect = next(flow)
-            while True:
+            told: object = None
+            while (effect := step(flow, told)) is not None:
                 if isinstance(effect, Send):
                     times += 1
                     self._rewind(call, where)
                     call.discard()
                     status = call.send(effect.token)
-                    effect = flow.send(self._judge(call))
+                    told = self._judge(call)
                 else:
-                    effect = flow.send(answer(exchange, effect, status))
-        except StopIteration:
+                    told = answer(exchange, effect, status)
             replayed(exchange, where, times)
         except LoginRequired as error:
             call.discard()
@@ -146,17 +145,16 @@ class Calls:
         where, exchange, times = call.origin(), self._exchange, 0
         try:
             flow = replay(self.manager.key, token, await self._ajudge(call), where, endpoint_of(*call.target()))
-            effect = next(flow)
-            while True:
+            told: object = None
+            while (effect := step(flow, told)) is not None:
                 if isinstance(effect, Send):
                     times += 1
                     self._rewind(call, where)
                     await call.discard()
                     status = await call.send(effect.token)
-                    effect = flow.send(await self._ajudge(call))
+                    told = await self._ajudge(call)
                 else:
-                    effect = flow.send(await aanswer(exchange, effect, status))
-        except StopIteration:
+                    told = await aanswer(exchange, effect, status)
             replayed(exchange, where, times)
         except LoginRequired as error:
             await call.discard()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import quote, unquote_plus
 
+from unexpired._core.challenge import Masked
 from unexpired._core.scheme import Scheme
 from unexpired.clients._exchange import chosen_scheme
 from unexpired.errors import ConfigurationError
 
-__all__ = ["header_scheme", "url_with", "with_cookies", "with_parameters"]
+__all__ = ["header_scheme", "url_with", "with_cookies", "with_parameters", "without_parameters"]
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -34,8 +35,23 @@ def with_cookies(header: str, cookies: Pairs) -> str:
     """The ``Cookie`` header (RFC 6265 §4.2) with these set: the caller's others stay as they were written."""
     cookies = tuple(cookies)
     names = {name for name, _ in cookies}
-    kept = [pair for pair in header.split("; ") if pair and pair.partition("=")[0].strip() not in names]
-    return "; ".join([*kept, *(f"{name}={value}" for name, value in cookies)])
+    kept = [pair for pair in header.split(";") if pair.strip() and pair.partition("=")[0].strip() not in names]
+    own = ";".join(kept).strip()
+    return Masked("; ".join([*([own] if own else []), *(f"{name}={value}" for name, value in cookies)]))
+
+
+def without_parameters(url: str, parameters: Pairs) -> str:
+    """The address without these parameters, value and all: a server may repeat what it was asked in a redirect."""
+    secret = set(parameters)
+    rest, mark, fragment = url.partition("#")
+    path, asks, query = rest.partition("?")
+    kept = [pair for pair in query.split("&") if _read(pair) not in secret]
+    return f"{path}{asks if any(kept) else ''}{'&'.join(kept)}{mark}{fragment}"
+
+
+def _read(pair: str) -> tuple[str, str]:
+    name, _, value = pair.partition("=")
+    return unquote_plus(name), unquote_plus(value)
 
 
 def header_scheme(scheme: Scheme | None, what: str, other: str) -> Scheme:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from unexpired._core.effects import Effect
+from unexpired._core.effects import Effect, Flow
 from unexpired._core.replay import Accepted, End, Newer, Replace
 from unexpired._core.scheme import Scheme, origin_of
 from unexpired._engine.exchange import Exchange
@@ -27,6 +27,7 @@ __all__ = [
     "not_installed",
     "origin",
     "replayed",
+    "step",
     "url_origin",
 ]
 
@@ -54,7 +55,9 @@ def check_manager(manager: object) -> None:
     if hasattr(manager, "redeem") or callable(manager):
         hint = ": TokenManager(grant) makes one of a grant"
     elif isinstance(manager, str):
-        hint = ": it gets its tokens through TokenManager(grant) and TokenManager.login(answer)"
+        hint = (
+            ": it gets its tokens through TokenManager(grant); seed(answer) or login(answer) gives that the first one"
+        )
     raise ConfigurationError(f"manager must be a TokenManager, not {kind_of(manager)}{hint}")
 
 
@@ -77,12 +80,20 @@ def kind_of(value: object) -> str:
     return "None" if value is None else name if module == "builtins" else f"{module}.{name}"
 
 
-def not_installed(client: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """*error*, which importing *client* raised, in a sentence that names the extra of the same name."""
-    if error.name != client:
+def not_installed(client: str, error: ModuleNotFoundError, *beside: str) -> ModuleNotFoundError:
+    """*error*, raised where *client*, or what is *beside* it, was imported, in a sentence that names the extra."""
+    if error.name not in (client, *beside):
         return error
-    text = f"unexpired.clients.{client} needs {client}, which is not installed: pip install 'unexpired[{client}]'"
-    return ModuleNotFoundError(text, name=client)
+    text = f"unexpired.clients.{client} needs {error.name}, which is not installed: pip install 'unexpired[{client}]'"
+    return ModuleNotFoundError(text, name=error.name)
+
+
+def step(flow: Flow[Any], told: object) -> Effect[Any] | None:
+    """What the flow asks next; None at its end. What others raise, StopIteration too, is none of its business."""
+    try:
+        return flow.send(told)
+    except StopIteration:
+        return None
 
 
 def answer(exchange: Exchange, effect: Effect[Any], status: int) -> object:

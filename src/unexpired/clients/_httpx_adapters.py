@@ -69,16 +69,20 @@ class FlowTransport(Generic[Request, Response, Transport]):
             return self._drive(flow.sync(request), None)
         response = self._transport.handle_request(ready[0])
         if flow.is_fine(response.status_code):
+            if flow.in_query:
+                flow.hush(ready[0], response)
             return cast("Response", response)
         return self._drive(flow.go_on(request, *ready, response, stays), response)
 
     def _drive(self, steps: Generator[Any, Any, None], response: Any) -> Response:
         """Send what the flow says; its last answer. *response* is the one it goes on from."""
-        told = None
+        told = outgoing = None
         while True:
             try:
                 outgoing = steps.send(told)
             except StopIteration:
+                if self._flow.in_query and outgoing is not None:
+                    self._flow.hush(outgoing, response)
                 return cast("Response", response)
             except BaseException:
                 if response is not None:
@@ -122,16 +126,20 @@ class AsyncFlowTransport(Generic[Request, Response, Transport]):
             return await self._drive(flow.tasks(request), None)
         response = await self._transport.handle_async_request(ready[0])
         if flow.is_fine(response.status_code):
+            if flow.in_query:
+                flow.hush(ready[0], response)
             return cast("Response", response)
         return await self._drive(flow.ago_on(request, *ready, response, stays), response)
 
     async def _drive(self, steps: AsyncGenerator[Any, Any], response: Any) -> Response:
-        told = None
+        told = outgoing = None
         try:
             while True:
                 try:
                     outgoing = await steps.asend(told)
                 except StopAsyncIteration:
+                    if self._flow.in_query and outgoing is not None:
+                        self._flow.hush(outgoing, response)
                     return cast("Response", response)
                 except BaseException:
                     if response is not None:

@@ -13,7 +13,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Rendered, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
-from unexpired.clients._dressing import with_cookies, with_parameters
+from unexpired.clients._dressing import with_cookies, with_parameters, without_parameters
 from unexpired.clients._exchange import (
     AUTHENTICATED,
     ORIGIN,
@@ -26,6 +26,7 @@ from unexpired.clients._exchange import (
     kind_of,
     origin,
     replayed,
+    step,
 )
 from unexpired.clients._httpx_bodies import Rewind, apeek, atake_in, is_long, peek, rewinder, stays, take_in
 from unexpired.errors import ConfigurationError, LoginRequired
@@ -83,6 +84,7 @@ class HttpxFlow:
         self._suspicions = manager.exchange.suspicions
         self._by_copy = by_copy
         self._limited = scheme.origins is not None
+        self.in_query = bool(scheme.places[1])
         self._choosy = by_copy or self._limited
         self._known: tuple[Token | None, Rendered] = (None, Rendered((), (), ()))
 
@@ -156,18 +158,17 @@ class HttpxFlow:
         try:
             judgement = self._judge(request, dressed, response)
             flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
-            effect = next(flow)
-            while True:
+            told: object = None
+            while (effect := step(flow, told)) is not None:
                 if isinstance(effect, Send):
                     times += 1
                     dressed = self._again(request, response, effect.token, rewind)
                     if not self._by_copy and is_long(response):
                         response.stream.cut()
                     response = yield dressed
-                    effect = flow.send(self._judge(request, dressed, response))
+                    told = self._judge(request, dressed, response)
                 else:
-                    effect = flow.send(answer(exchange, effect, response.status_code))
-        except StopIteration:
+                    told = answer(exchange, effect, response.status_code)
             replayed(exchange, where, times)
         except LoginRequired as error:
             raise exchange.address(error) from None
@@ -180,21 +181,28 @@ class HttpxFlow:
         try:
             judgement = await self._ajudge(request, dressed, response)
             flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
-            effect = next(flow)
-            while True:
+            told: object = None
+            while (effect := step(flow, told)) is not None:
                 if isinstance(effect, Send):
                     times += 1
                     dressed = self._again(request, response, effect.token, rewind)
                     if not self._by_copy and is_long(response):
                         await response.stream.cut()
                     response = yield dressed
-                    effect = flow.send(await self._ajudge(request, dressed, response))
+                    told = await self._ajudge(request, dressed, response)
                 else:
-                    effect = flow.send(await aanswer(exchange, effect, response.status_code))
-        except StopIteration:
+                    told = await aanswer(exchange, effect, response.status_code)
             replayed(exchange, where, times)
         except LoginRequired as error:
             raise exchange.address(error) from None
+
+    def hush(self, sent: Any, response: Any) -> None:
+        """Take the token out of a redirect that repeats the query: the client would carry it anywhere."""
+        location = response.headers.get("location")
+        if location is not None:
+            names = {place.name for place in self._scheme.places[1]}
+            ours = [(name, value) for name, value in sent.url.params.multi_items() if name in names]
+            response.headers["location"] = without_parameters(location, ours)
 
     def _rewinder(self, request: Any) -> Rewind | None:
         return rewinder(request.stream, self._factory_kind, self._module)

@@ -20,7 +20,8 @@ def sniffer_for(scheme: Scheme, status: int, headers: Any, method: str, *, decod
     *headers* has a ``get`` that ignores case.
     """
     length = headers.get("content-length") or ""
-    size = int(length) if length.isascii() and length.isdigit() else None
+    # Of more digits than any body has, Python would refuse to make a number.
+    size = int(length[:18]) if length.isascii() and length.isdigit() else None
     if not scheme.wants_body(status, headers.get("content-type"), size, method):
         return None
     return Sniffer(scheme, status, headers, encoded=not decoded and is_encoded(headers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from pyreqwest.response import ResponseBuilder
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer
 from unexpired._core.token import Token
+from unexpired.clients._dressing import without_parameters
 from unexpired.clients._exchange import RESOURCE
 from unexpired.clients._peeking import Intake, sniffer_for
 from unexpired.clients._pyreqwest_requests import REDIRECTS, Outgoing, conceal, dress
@@ -50,6 +52,7 @@ class _Exchanged(Outgoing):
     response: Any = None
     _pieces: tuple[bytes, ...] = ()
     _whole = False
+    _query: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, request: Any, following: Any, scheme: Scheme | None, extensions: dict[str, Any]) -> None:
         self.request = request
@@ -63,13 +66,17 @@ class _Exchanged(Outgoing):
         response = self.response
         if response.status not in REDIRECTS:
             return None
-        return self.redirected(response.status, _Joined(response.headers).get("location"))
+        location = _Joined(response.headers).get("location")
+        # A server may repeat what it was asked, and whoever is to have the token gets it anew.
+        return self.redirected(response.status, location and without_parameters(location, self._query))
 
     def dressed(self, token: Token | None) -> Any:
         """What to send: a copy with *token*, if there is one."""
         request = self.copy()
         if token is not None and self._scheme is not None:
-            dress(request, self._scheme.render(token))
+            rendered = self._scheme.render(token)
+            self._query = rendered.query
+            dress(request, rendered)
         return request
 
     def conceal(self, error: PyreqwestError, token: Token | None) -> None:
@@ -141,7 +148,8 @@ class Sending(_Exchanged):
     def take_in(self) -> None:
         """Read a refused answer if it is short."""
         if self._worth_reading():
-            self._read(Intake())
+            with suppress(PyreqwestError):
+                self._read(Intake())
 
     def discard(self) -> None:
         """Close an answer that nobody will read."""
@@ -191,7 +199,8 @@ class AsyncSending(_Exchanged):
     async def take_in(self) -> None:
         """As `Sending.take_in`."""
         if self._worth_reading():
-            await self._read(Intake())
+            with suppress(PyreqwestError):
+                await self._read(Intake())
 
     async def discard(self) -> None:
         """As `Sending.discard`."""

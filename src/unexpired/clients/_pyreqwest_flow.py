@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from pyreqwest.exceptions import PyreqwestError, RedirectError
+from pyreqwest.request import Request
 
 from unexpired.clients._calls import Calls
-from unexpired.clients._exchange import AUTHENTICATED
+from unexpired.clients._exchange import AUTHENTICATED, kind_of
 from unexpired.clients._pyreqwest_calls import AsyncSending, Sending
 from unexpired.clients._pyreqwest_requests import origin_of_url
+from unexpired.errors import ConfigurationError
 
 __all__ = ["AsyncTokens", "SyncTokens"]
 
@@ -30,12 +33,21 @@ class _Tokens:
         here = origin_of_url(request.url)
         return next((calls for calls in self._all if calls.carries(here, asked or here)), None)
 
+    def _check(self, request: object, builder: str) -> None:
+        if not isinstance(request, Request):
+            name = type(self).__name__
+            raise ConfigurationError(
+                f"{name} of unexpired.clients.pyreqwest takes requests of pyreqwest, not {kind_of(request)}: "
+                f"give it to a builder, as in {builder}().with_middleware({name}(manager))"
+            )
+
 
 class SyncTokens(_Tokens):
     """For a `SyncClientBuilder`."""
 
-    def __call__(self, request: Any, following: Any) -> Any:
+    def __call__(self, request: Any, following: Any = None, *_: object) -> Any:
         """Send it with a token; again, silently, if the token is refused; on, if it is redirected."""
+        self._check(request, "SyncClientBuilder")
         asked, hops = "", 0
         while True:
             extensions = request.extensions
@@ -61,8 +73,13 @@ class SyncTokens(_Tokens):
 class AsyncTokens(_Tokens):
     """For a `ClientBuilder`."""
 
-    async def __call__(self, request: Any, following: Any) -> Any:
+    def __call__(self, request: Any, following: Any = None, *_: object) -> Awaitable[Any]:
         """As `SyncTokens`."""
+        # Not in the coroutine: another client may never await it.
+        self._check(request, "ClientBuilder")
+        return self._send(request, following)
+
+    async def _send(self, request: Any, following: Any) -> Any:
         asked, hops = "", 0
         while True:
             extensions = request.extensions

@@ -53,7 +53,7 @@ class _Exchanged:
     def rewind(self) -> bool:
         """Go back to where the body began, if it can be had again."""
         body = cast("object", self.request.body)
-        if body is None or isinstance(body, bytes | str | SyncFactory):
+        if body is None or isinstance(body, bytes | bytearray | memoryview | str | SyncFactory):
             return True
         try:
             rewind_body(self.request)

@@ -19,7 +19,7 @@ from unexpired._core.token import Token
 from unexpired.clients._calls import Calls
 from unexpired.clients._exchange import kind_of
 from unexpired.clients._peeking import is_encoded
-from unexpired.clients._websockets_requests import Lines, discreet, uri_origin
+from unexpired.clients._websockets_requests import Lines, discreet, hush, uri_origin
 from unexpired.errors import ConfigurationError, ReplayRefused, TemporarilyUnavailable
 from unexpired.manager import TokenManager
 
@@ -102,6 +102,8 @@ class Handshakes:
         if self.carried:
             # On the protocol, because the client's connection and its log take their request from there.
             cast("Any", protocol).connect = partial(discreet, protocol.connect, self._rendered)
+            if self._rendered.query:
+                hush(protocol, self._rendered.query)
 
     def run(self, attempt: Callable[[], Any]) -> Any:
         """Connect by *attempt*; again, silently, if the token is refused. Raises the client's own errors."""
@@ -133,9 +135,9 @@ class Handshakes:
         try:
             suppressed = leaving()
         finally:
-            refused = self._refused(error)
+            refused = self._report_end(error)
         if refused is not None:
-            self._go_on(refused, self._calls.manager.exchange.replacement(*refused[1]))
+            self._end_loop_unless(self._calls.manager.exchange.replacement(*refused[1]), refused[0])
         return suppressed
 
     async def aleave(self, leaving: Awaitable[Any], error: BaseException | None) -> Any:
@@ -145,17 +147,20 @@ class Handshakes:
             suppressed = await leaving
         except ConnectionClosed as closed:
             # trio's way out of the block raises anew what the block raised.
-            refused = self._refused(closed)
+            refused = self._report_end(closed)
             if refused is not None:
-                self._go_on(refused, await exchange.areplacement(*refused[1]))
+                self._end_loop_unless(await exchange.areplacement(*refused[1]), refused[0])
             raise
-        refused = self._refused(error)
+        refused = self._report_end(error)
         if refused is not None:
-            self._go_on(refused, await exchange.areplacement(*refused[1]))
+            self._end_loop_unless(await exchange.areplacement(*refused[1]), refused[0])
         return suppressed
 
-    def _refused(self, error: BaseException | None) -> tuple[ConnectionClosed, tuple[Token, str, str]] | None:
-        """Which token the server no longer took, of where, if that is why the connection is over."""
+    def _report_end(self, error: BaseException | None) -> tuple[ConnectionClosed, tuple[Token, str, str]] | None:
+        """Report that the server took the token, if the connection's end shows it.
+
+        Returns the close and which token, of where, it was about, if the server closed because it no longer took that.
+        """
         connection, self._connection = self._connection, None
         if connection is None or connection.protocol.state is not State.CLOSED:
             return None
@@ -164,15 +169,16 @@ class Handshakes:
         closed: ConnectionClosed = connection.protocol.close_exc
         code = None if closed.rcvd is None or closed.rcvd_then_sent is False else closed.rcvd.code
         # A server that opens every connection and then closes it must not seem cured by the next handshake.
-        refused = cast("Token", self.token), self.where, endpoint_of("CLOSE", self.path)
+        about = cast("Token", self.token), self.where, endpoint_of("CLOSE", self.path)
         expired = code in self._expired_close
         if time.monotonic() - self._since >= _TAKEN_AFTER or (closed.rcvd is not None and not expired):
-            self._calls.manager.exchange.accepted(*refused)
-        return (closed, refused) if expired else None
+            self._calls.manager.exchange.accepted(*about)
+        return (closed, about) if expired else None
 
-    def _go_on(self, refused: tuple[ConnectionClosed, Any], newer: Token | None) -> None:
+    def _end_loop_unless(self, newer: Token | None, closed: ConnectionClosed) -> None:
+        """Raise *closed* in a loop that would connect with the refused token again: there is no newer one."""
         if newer is None and self.loops:
-            raise refused[0]
+            raise closed
 
 
 class _Asked:

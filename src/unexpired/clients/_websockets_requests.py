@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, cast
 
+from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.uri import WebSocketURI
 
 from unexpired._core.scheme import Rendered
-from unexpired.clients._dressing import url_with, with_cookies
+from unexpired.clients._dressing import Pairs, url_with, with_cookies, without_parameters
 from unexpired.clients._exchange import origin
 
-__all__ = ["Lines", "discreet", "uri_origin"]
+__all__ = ["Lines", "discreet", "hush", "uri_origin"]
 
 
 class _Discreet(Request):
@@ -37,6 +40,27 @@ class _Discreet(Request):
 def discreet(bare: Callable[[], Request], rendered: Rendered) -> Request:
     """The request that *bare* makes, to be sent with what is *rendered*."""
     return _Discreet(bare(), rendered)
+
+
+def hush(protocol: ClientProtocol, parameters: Pairs) -> None:
+    """Have *protocol* find no ``Location`` that repeats the token in the query: the client logs and follows it."""
+    reader = cast("Any", protocol.reader)
+    reader.read_line = partial(_line_without, reader.read_line, parameters)
+    # It has begun to read, in the way that it knew when it was made.
+    protocol.parser.close()
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+
+
+def _line_without(
+    read_line: Callable[..., Generator[None, None, bytes]], parameters: Pairs, *limits: Any
+) -> Generator[None, None, bytes]:
+    line = bytes((yield from read_line(*limits)))
+    name, _, value = line.partition(b":")
+    if name.lower() != b"location":
+        return line
+    target = value.strip()
+    return line.replace(target, without_parameters(target.decode("latin-1"), parameters).encode("latin-1"))
 
 
 def _set(headers: Headers, name: str, value: str) -> None:

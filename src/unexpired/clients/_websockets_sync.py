@@ -1,4 +1,4 @@
-"""`sync_connect`: what websockets has for threads, with a loop that reconnects in every version of it."""
+"""`sync_connect`: what websockets has for threads, with the loop that its asyncio `connect` has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class sync_connect:  # noqa: N801 - the client's own spelling
     """``with sync_connect(manager, uri) as websocket``, or ``for websocket in sync_connect(manager, uri)``.
 
     `connect`, for threads. *options* are those of ``websockets.sync.client.connect``; *process_exception* and
-    *reconnect_delays* (a function that makes an iterator of seconds) are for the loop, as in `connect`.
+    *reconnect_delays* (a function that makes an iterator of seconds) are for the loop, as in `connect`; when the
+    iterator ends, the loop raises the error of the last attempt.
     """
 
     _connection: websockets.sync.client.ClientConnection
@@ -72,7 +73,10 @@ class sync_connect:  # noqa: N801 - the client's own spelling
                     raise
                 if fatal is not None:
                     raise fatal from error
-                time.sleep(next(delays))
+                delay = next(delays, None)
+                if delay is None:
+                    raise
+                time.sleep(delay)
 
     async def __aenter__(self) -> Never:
         raise ConfigurationError("sync_connect() is for threads: use connect(manager, uri), or trio_connect")

@@ -1,4 +1,4 @@
-"""`trio_connect`, apart from the others because it needs trio, and websockets 17 or newer."""
+"""`trio_connect`, apart from the others because it needs trio."""
 
 from __future__ import annotations
 

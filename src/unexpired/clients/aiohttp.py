@@ -71,12 +71,14 @@ class TokenMiddleware:
         other._redirected = {}
         return other
 
-    def __call__(self, request: ClientRequest, handler: ClientHandlerType | None = None) -> Awaitable[ClientResponse]:
+    def __call__(
+        self, request: ClientRequest, handler: ClientHandlerType | None = None, *_: object
+    ) -> Awaitable[ClientResponse]:
         """Send *request* by *handler*; called by the session, for each hop of a redirect."""
         if handler is None or not isinstance(cast("object", request), ClientRequest):
             raise ConfigurationError(
-                f"TokenMiddleware takes requests of aiohttp, not {kind_of(request)}: give it to a session, as in "
-                f"aiohttp.ClientSession(middlewares=[TokenMiddleware(manager)])"
+                f"TokenMiddleware of unexpired.clients.aiohttp takes requests of aiohttp, not {kind_of(request)}: "
+                "give it to a session, as in aiohttp.ClientSession(middlewares=[TokenMiddleware(manager)])"
             )
         return self._send(request, handler)
 

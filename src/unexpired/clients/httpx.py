@@ -59,9 +59,10 @@ class TokenTransport(FlowTransport[httpx.Request, httpx.Response, httpx.BaseTran
     """``httpx.Client(transport=TokenTransport(manager, scheme))``: any scheme, on every hop of a redirect.
 
     The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to
-    another one; the client's own requests, hooks, log and history never hold it. *transport* is what sends
-    (default: a new `httpx.HTTPTransport`). Requests raise what `TokenManager.token` raises, and ReplayRefused.
-    Raises ConfigurationError for an argument of another kind, and when an `httpx.AsyncClient` begins to use it.
+    another one that this transport saw begin; the client's own requests, hooks, log and history never hold it.
+    *transport* is what sends (default: a new `httpx.HTTPTransport`). Requests raise what `TokenManager.token`
+    raises, and ReplayRefused. Raises ConfigurationError for an argument of another kind, and when an
+    `httpx.AsyncClient` begins to use it.
     """
 
     _module: ClassVar[Any] = httpx

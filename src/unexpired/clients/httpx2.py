@@ -50,9 +50,10 @@ class TokenTransport(FlowTransport[httpx2.Request, httpx2.Response, httpx2.BaseT
     """``httpx2.Client(transport=TokenTransport(manager, scheme))``: any scheme, on every hop of a redirect.
 
     The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to
-    another one; the client's own requests, hooks, log and history never hold it. *transport* is what sends
-    (default: a new `httpx2.HTTPTransport`). Requests raise what `TokenManager.token` raises, and ReplayRefused.
-    Raises ConfigurationError for an argument of another kind, and when an `httpx2.AsyncClient` begins to use it.
+    another one that this transport saw begin; the client's own requests, hooks, log and history never hold it.
+    *transport* is what sends (default: a new `httpx2.HTTPTransport`). Requests raise what `TokenManager.token`
+    raises, and ReplayRefused. Raises ConfigurationError for an argument of another kind, and when an
+    `httpx2.AsyncClient` begins to use it.
     """
 
     _module: ClassVar[Any] = httpx2

@@ -18,7 +18,6 @@ from unexpired.clients._bodies import SyncFactory
 from unexpired.clients._calls import Calls
 from unexpired.clients._dressing import header_scheme
 from unexpired.clients._exchange import kind_of, not_installed, url_origin
-from unexpired.clients._urllib3_quiet import silence
 from unexpired.errors import ConfigurationError
 from unexpired.manager import TokenManager
 
@@ -27,9 +26,10 @@ try:
     from requests.adapters import BaseAdapter, HTTPAdapter
     from requests.auth import AuthBase
 except ModuleNotFoundError as error:
-    raise not_installed("requests", error) from None
+    raise not_installed("requests", error, "urllib3") from None
 
 from unexpired.clients._requests_calls import Sending, Watch, notes_of
+from unexpired.clients._urllib3_quiet import silence
 
 __all__ = ["BodyFactory", "TokenAdapter", "TokenAuth", "TokenOptions"]
 
@@ -47,10 +47,8 @@ class _Local:
     """What is of no use in another process."""
 
     def __reduce__(self) -> Never:
-        raise ConfigurationError(
-            f"a {type(self).__name__} cannot be pickled or copied: make the session anew in each process, with a "
-            "manager on the same store"
-        )
+        made = f"a {type(self).__name__} cannot be pickled or copied"
+        raise ConfigurationError(f"{made}: make the session anew in each process, with a manager on the same store")
 
 
 class TokenOptions(AuthBase):
@@ -99,7 +97,7 @@ class TokenAdapter(_Local, BaseAdapter):
     """``session.mount("https://api.example.com", TokenAdapter(manager, scheme))``: any scheme, on every hop.
 
     The token goes to the origin that the caller asked for (or the scheme's *origins*) and along no redirect to another
-    one; the session's requests, hooks and history never hold it. *adapter* is what sends, with its retries and pools
+    one that this adapter saw begin; the session's requests, hooks and history never hold it. *adapter* is what sends
     (default: a new `requests.adapters.HTTPAdapter`). Requests raise what `TokenManager.token` raises, and
     ReplayRefused. Raises ConfigurationError for an argument of another kind, and for an adapter that would itself try
     a refused token again.
@@ -109,8 +107,10 @@ class TokenAdapter(_Local, BaseAdapter):
         super().__init__()
         self._calls = Calls(manager, scheme)
         self._adapter = HTTPAdapter() if adapter is None else adapter
-        if not isinstance(cast("object", self._adapter), BaseAdapter):
-            raise ConfigurationError(f"adapter must be a requests.adapters.BaseAdapter, not {kind_of(adapter)}")
+        if isinstance(adapter, TokenAdapter) or not isinstance(cast("object", self._adapter), BaseAdapter):
+            raise ConfigurationError(
+                f"adapter must be the requests.adapters.BaseAdapter that sends, not {kind_of(adapter)}"
+            )
         for status in getattr(getattr(adapter, "max_retries", None), "status_forcelist", None) or ():
             if self._calls.scheme.judge(Answer(status, {})).verdict is not Verdict.ACCEPTED:
                 raise ConfigurationError(

@@ -86,7 +86,7 @@ class connect(websockets.asyncio.client.connect):  # noqa: N801 - the client's o
 
 
 def __getattr__(name: str) -> Any:
-    # trio, and a websockets that knows it, are needed for this one only.
+    # trio is needed for this one only.
     if name != "trio_connect":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module("unexpired.clients._websockets_trio").trio_connect

@@ -12,7 +12,7 @@ import pytest
 
 from tests.clients.contract.crew import Caller, crew
 from tests.clients.contract.fitting import Body, Cell
-from tests.clients.contract.listener import OK, REFUSED, Answer, Listener
+from tests.clients.contract.listener import OK, REFUSED, Answer, Heard, Listener
 from tests.clients.modes import manager_for
 from tests.clients.scripted import counting_manager
 from unexpired import InCookie, InHeader, InQuery, Scheme, TokenManager
@@ -88,6 +88,26 @@ def test_redirect_to_another_scheme(listener: Listener, secure: Listener, cell: 
     assert "t1" not in f"{second.target} {second.headers}"
     # who began at http is at home there: a transport may put the token on again, a header that was taken off stays off
     assert ("t1" in str(back.headers)) == (cell.idiom in cell.fitting.discreet)
+
+
+@pytest.mark.contract(11)
+def test_redirect_that_repeats_the_query(listener: Listener, cell: Cell) -> None:
+    """Scenario 45: a redirect that repeats all that it was asked takes no token elsewhere, and shows none at home."""
+    with Listener() as there:
+
+        def respond(heard: Heard, _: int) -> Answer:
+            target = heard.target.replace("/x", "/home", 1) if heard.target.startswith("/x") else f"{there.url}/away"
+            query = heard.target.partition("?")[2]
+            return 307, {"location": target if "/home" in target else f"{target}?{query}"}, b""
+
+        listener.respond = respond
+        with crew(cell, counting_manager(), everywhere(cell), follow_redirects=True) as callers:
+            reply = callers.send(f"{listener.url}/x", params={"a": "1"})
+    assert [heard.target.partition("?")[0] for heard in listener.heard] == ["/x", "/home"]
+    (away,) = there.heard
+    assert away.target == "/away?a=1"
+    assert "t1" not in f"{away.target} {away.headers} {reply.url}"
+    assert cell.idiom not in cell.fitting.discreet or "t1" not in reply.held
 
 
 @pytest.mark.contract(11)
@@ -204,7 +224,9 @@ def test_nothing_shows_a_token(
     assert len(noted) >= 2
     assert SECRET not in told + shown
     if cell.idiom in cell.fitting.discreet:
-        held = reply.held + "".join(f"{getattr(one, 'url', '')} {getattr(one, 'headers', vars(one))}" for one in noted)
+        held = reply.held + "".join(
+            f"{getattr(one, 'url', '')} {one.headers if hasattr(one, 'headers') else vars(one)}" for one in noted
+        )
         assert SECRET not in held
         assert "t2" not in held
 
