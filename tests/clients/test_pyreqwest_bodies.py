@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import queue
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tests.clients.pyreqwest_clients import Kind, each_kind, pieces, sent
 from tests.clients.scripted import counting_manager
 from unexpired import ConfigurationError, LoginRequired, ReplayRefused, Scheme, Verdict
 from unexpired.clients import _peeking
+from unexpired.clients._pyreqwest_calls import AsyncSending
 from unexpired.clients._pyreqwest_requests import _Turns
 from unexpired.clients.pyreqwest import BodyFactory
 
@@ -250,13 +252,19 @@ def test_short_refusal_of_a_stream(listener: Listener, kind: str) -> None:
 def test_cancelled_while_the_last_answer_comes(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """P9: who is cancelled while a refusal is read for it leaves the client's one connection to the next caller."""
     monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
-    each, over, begun = Kind("asyncio"), threading.Event(), threading.Event()
+    each, over, reads = Kind("asyncio"), threading.Event(), queue.SimpleQueue[None]()
+    real = AsyncSending._read
+
+    async def read(sending: AsyncSending, intake: Any) -> None:
+        reads.put(None)
+        await real(sending, intake)
 
     def endless() -> Iterator[bytes]:
         yield b"no"
-        begun.set()
         over.wait(BOUND)
 
+    # Before that moment the answer is pyreqwest's own to drop.
+    monkeypatch.setattr(AsyncSending, "_read", read)
     answers: list[Answer] = [REFUSED, (401, {"content-length": "50"}, endless())]
     listener.respond = lambda _, before: answers[before] if before < 2 else OK
 
@@ -265,8 +273,8 @@ def test_cancelled_while_the_last_answer_comes(listener: Listener, monkeypatch: 
         async with each.opened(builder.build()) as client:
             request = client.get(f"{listener.url}/x").streamed_read_buffer_limit(0).build_streamed()
             caller = asyncio.ensure_future(request.__aenter__())
-            assert await asyncio.to_thread(begun.wait, BOUND)
-            await asyncio.sleep(0)
+            for _ in range(2):
+                await asyncio.to_thread(reads.get, timeout=BOUND)
             caller.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await caller
