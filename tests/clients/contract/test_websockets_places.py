@@ -358,7 +358,8 @@ def test_nothing_shows_a_token(
     assert said(sockets.heard[0]).count(SECRET) == said(sockets.heard[1]).count("t2") == 4
     assert "GET / HTTP/1.1" in told
     assert SECRET not in told
-    assert "t2" not in shown
+    # In all the ways it can stand there, because the random words of a handshake may have "t2" in them.
+    assert not [form for form in ("Bearer t2", "'t2'", "=t2", ": t2") if form in shown]
 
 
 @pytest.mark.contract(16, row=WEBSOCKETS)
