@@ -167,7 +167,7 @@ def test_a_refused_answer_without_an_end_is_let_go(patient: bool, monkeypatch: p
     """However long or slow a refusal is, the replay does not wait for it (scenario 43)."""
     api, endless = Api(), Endless()
     if not patient:
-        monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
+        monkeypatch.setattr(_peeking, "WORTH_WAITING", -1.0)
     with httpx2.Client(transport=refusing(endless, "1"), auth=TokenAuth(api.manager())) as client:
         assert client.get("http://api.test/").text == "served"
     assert endless.closed

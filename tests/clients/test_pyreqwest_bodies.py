@@ -184,7 +184,7 @@ def streamed(kind: str, listener: Listener, *more: Any, **limits: Any) -> Any:
 def test_last_answer_of_a_stream(listener: Listener, kind: str, hurry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenario 36: a refusal that stays one reaches who asked for a stream as it came, however much was read of it."""
     if hurry:
-        monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
+        monkeypatch.setattr(_peeking, "WORTH_WAITING", -1.0)
     listener.respond = lambda _heard, _before: (401, {"x-own": "ü", "x-two": "2"}, LONG[:60_000])
     status, headers, version, extensions, body = streamed(kind, listener)
     assert (status, headers["x-two"], version, extensions) == (401, "2", "HTTP/1.1", {"own": 1})
@@ -195,7 +195,7 @@ def test_last_answer_of_a_stream(listener: Listener, kind: str, hurry: bool, mon
 @each_kind
 def test_last_answer_that_breaks_off(listener: Listener, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal that breaks off is the client's own error, as it is without us."""
-    monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
+    monkeypatch.setattr(_peeking, "WORTH_WAITING", -1.0)
     fails = threading.Event()
 
     def broken() -> Iterator[bytes]:
@@ -216,7 +216,7 @@ def test_refusal_without_an_end(
     listener: Listener, kind: str, length: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scenario 43: a refused stream that does not end is closed: its place in a pool of one is the replay's."""
-    monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
+    monkeypatch.setattr(_peeking, "WORTH_WAITING", -1.0)
     over = threading.Event()
 
     def endless() -> Iterator[bytes]:
@@ -251,7 +251,7 @@ def test_short_refusal_of_a_stream(listener: Listener, kind: str) -> None:
 
 def test_cancelled_while_the_last_answer_comes(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """P9: who is cancelled while a refusal is read for it leaves the client's one connection to the next caller."""
-    monkeypatch.setattr(_peeking, "_WORTH_WAITING", -1.0)
+    monkeypatch.setattr(_peeking, "WORTH_WAITING", -1.0)
     each, over, reads = Kind("asyncio"), threading.Event(), queue.SimpleQueue[None]()
     real = AsyncSending._read
 

@@ -14,7 +14,7 @@ from aiohttp.payload import BytesIOPayload, BytesPayload, IOBasePayload, Payload
 
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired.clients._bodies import AsyncFactory
-from unexpired.clients._peeking import _WORTH_WAITING, Intake, sniffer_for
+from unexpired.clients._peeking import WORTH_WAITING, Intake, sniffer_for
 
 __all__ = ["Remade", "can_be_sent_again", "peek", "steady", "take_in", "unsteady"]
 
@@ -123,7 +123,7 @@ async def peek(scheme: Scheme, response: ClientResponse) -> Judgement:
 
 async def take_in(response: ClientResponse) -> None:
     """Read a refused answer if it is short: then its connection is free."""
-    limit = asyncio.timeout(_WORTH_WAITING)
+    limit = asyncio.timeout(WORTH_WAITING)
     try:
         async with limit:
             await _look(response.content, Intake().enough)

@@ -13,6 +13,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Rendered, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired.clients._calls import Calls
 from unexpired.clients._dressing import with_cookies, with_parameters, without_parameters
 from unexpired.clients._exchange import (
     AUTHENTICATED,
@@ -21,8 +22,6 @@ from unexpired.clients._exchange import (
     aanswer,
     answer,
     body_refused,
-    check_manager,
-    chosen_scheme,
     kind_of,
     origin,
     replayed,
@@ -69,8 +68,8 @@ class HttpxFlow:
     def __init__(
         self, module: Any, factory_kind: type[Any], manager: TokenManager, scheme: Scheme | None, *, by_copy: bool
     ) -> None:
-        check_manager(manager)
-        scheme = chosen_scheme(scheme)
+        calls = Calls(manager, scheme)
+        scheme = calls.scheme
         self._module = module
         self._request_kind = module.Request
         self._bytes_kind = module.ByteStream
@@ -78,10 +77,8 @@ class HttpxFlow:
         self._manager = manager
         self._warm = manager.warm
         self._scheme = scheme
-        self._plain = scheme.plain
-        self._closer_look = scheme.suspicious_status
         self._exchange = manager.exchange
-        self._suspicions = manager.exchange.suspicions
+        self.is_fine = calls.is_fine
         self._by_copy = by_copy
         self._limited = scheme.origins is not None
         self.in_query = bool(scheme.places[1])
@@ -105,10 +102,6 @@ class HttpxFlow:
         known = self._known
         rendered = known[1] if known[0] is token else self._render(token)
         return dress_copy(self._module, request, rendered), token
-
-    def is_fine(self, status: int) -> bool:
-        """Whether *status* alone says that the token was taken, and nobody waits to hear of it."""
-        return self._plain and not self._suspicions and status not in self._closer_look
 
     def sync(self, request: Any) -> Generator[Any, Any, None]:
         """For blocking clients."""

@@ -14,13 +14,12 @@ from niquests.packages.urllib3.util import wait_for_read
 
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer
-from unexpired.clients._peeking import Intake, is_encoded, sniffer_for
+from unexpired.clients._peeking import WORTH_WAITING, Intake, is_encoded, sniffer_for
 from unexpired.clients._urllib3_future import comes
 
 __all__ = ["apeek", "atake_in", "is_whole", "peek", "take_in"]
 
 _PIECE = 65536
-_WORTH_WAITING = 1.0  # seconds
 
 
 class _Spliced:
@@ -219,7 +218,7 @@ async def apeek(scheme: Scheme, source: AsyncHTTPResponse, method: str) -> tuple
 def take_in(source: HTTPResponse, method: str) -> HTTPResponse:
     """*source*, read to its end if that is near: then its connection is free."""
     pieces: list[bytes] = []
-    intake, broken, until = Intake(), None, time.monotonic() + _WORTH_WAITING
+    intake, broken, until = Intake(), None, time.monotonic() + WORTH_WAITING
     try:
         while comes(source, until, wait_for_read) and (piece := source.read1(_PIECE, decode_content=False)):
             pieces.append(piece)
@@ -233,7 +232,7 @@ def take_in(source: HTTPResponse, method: str) -> HTTPResponse:
 async def atake_in(source: AsyncHTTPResponse, method: str) -> AsyncHTTPResponse:
     """`take_in`, for tasks."""
     pieces: list[bytes] = []
-    intake, broken, coming, until = Intake(), None, None, time.monotonic() + _WORTH_WAITING
+    intake, broken, coming, until = Intake(), None, None, time.monotonic() + WORTH_WAITING
     try:
         while True:
             coming = asyncio.ensure_future(source.read1(_PIECE, decode_content=False))

@@ -8,9 +8,10 @@ from typing import Any
 from unexpired._core.scheme import Scheme
 from unexpired._core.sniff import Sniffer
 
-__all__ = ["Intake", "is_encoded", "sniffer_for"]
+__all__ = ["WORTH_WAITING", "Intake", "is_encoded", "sniffer_for"]
 
-_WORTH_WAITING = 1.0  # seconds
+WORTH_WAITING = 1.0
+"""Seconds that the rest of a refused answer is waited for, so that its connection is used again."""
 _WORTH_READING = 65536
 
 
@@ -39,7 +40,7 @@ class Intake:
 
     def __init__(self) -> None:
         self._size = 0
-        self._until = time.monotonic() + _WORTH_WAITING
+        self._until = time.monotonic() + WORTH_WAITING
 
     def enough(self, chunk: bytes) -> bool:
         """Whether to stop after *chunk*."""

@@ -16,7 +16,7 @@ from urllib3.util import wait_for_read
 
 from unexpired._core.scheme import Answer, Judgement, Scheme
 from unexpired._core.sniff import SNIFF_LIMIT, Sniffer
-from unexpired.clients._peeking import Intake, is_encoded, sniffer_for
+from unexpired.clients._peeking import WORTH_WAITING, Intake, is_encoded, sniffer_for
 from unexpired.clients._urllib3_future import comes
 
 __all__ = ["is_whole", "judge_read", "peek", "take_in"]
@@ -24,7 +24,6 @@ __all__ = ["is_whole", "judge_read", "peek", "take_in"]
 _PIECE = 65536
 _FUTURE = hasattr(HTTPResponse, "start_extension")
 """Whether urllib3 is urllib3-future, which niquests puts in its place."""
-_WORTH_WAITING = 1.0  # seconds
 
 
 class _Spliced:
@@ -152,7 +151,7 @@ def take_in(source: HTTPResponse, method: str) -> HTTPResponse:
     """*source*, read to its end if that is near: then its connection is free."""
     pieces: list[bytes] = []
     intake, more, broken = Intake(), _reader(source), None
-    until = time.monotonic() + _WORTH_WAITING
+    until = time.monotonic() + WORTH_WAITING
     try:
         while _comes(source, until) and (piece := more(_PIECE)):
             pieces.append(piece)
