@@ -12,6 +12,7 @@ import pytest
 
 from unexpired import ConfigurationError, InCookie, InHeader, Scheme, Token, TokenManager
 from unexpired._core.suspicion import endpoint_of
+from unexpired._engine import desk
 from unexpired.clients import _peeking
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
 from unexpired.events import FreshTokenRefused
@@ -50,6 +51,14 @@ class Api:
         return httpx2.Response(200, text=request.headers["authorization"])
 
 
+@pytest.fixture
+def clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause ends during the test, however slow the machine: what is refreshed, is refreshed for another reason."""
+    now = desk.boot()
+    monkeypatch.setattr(desk, "boot", lambda: now)
+
+
+@pytest.mark.usefixtures("clock_stands")
 @pytest.mark.parametrize("beside", ["/fine", "/missing"])
 def test_one_endpoint_that_refuses_everything_is_not_cured_by_its_neighbours(beside: str) -> None:
     """An origin where some calls are always refused and others never causes no refresh after refresh (scenario 36)."""
@@ -78,6 +87,7 @@ def test_an_expiry_beside_an_endpoint_that_refuses_everything_is_still_silent() 
         assert client.get("http://api.test/fine").status_code == 200
 
 
+@pytest.mark.usefixtures("clock_stands")
 def test_a_manager_for_every_request_remembers_what_is_refused() -> None:
     """The memory does not go with the manager that had it (scenario 6)."""
     api = Api()
@@ -92,6 +102,7 @@ def test_a_manager_for_every_request_remembers_what_is_refused() -> None:
     assert api.minted <= 3
 
 
+@pytest.mark.usefixtures("clock_stands")
 def test_an_overloaded_endpoint_that_refuses_everything_is_not_cured_by_its_failures() -> None:
     """A 503 says nothing about the token: who knows whether anybody looked at it."""
     api, calls = Api(), []
