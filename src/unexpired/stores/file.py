@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 
@@ -144,10 +142,7 @@ class FileStore(Closing):
         return None if data is None else decode(data, key, path)
 
     def _path(self, key: str, suffix: str = ".json") -> str:
-        """A name for any key: readable, short, and different even where the file system ignores case."""
-        slug = re.sub(r"[^A-Za-z0-9@._-]+", "-", key)[:40].strip("-.") or "session"
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return os.path.join(self._directory, f"{slug}-{digest}{suffix}")
+        return os.path.join(self._directory, _private.file_name(key) + suffix)
 
 
 def _absolute(directory: str) -> str:
