@@ -18,6 +18,8 @@ _LEVELS: dict[type[events.Event], int] = {
     events.RefreshStarted: logging.DEBUG,
     events.RefreshSucceeded: logging.INFO,
     events.RefreshFailed: logging.WARNING,
+    events.FlightEnded: logging.DEBUG,
+    events.SessionSeen: logging.DEBUG,
     events.Unsaved: logging.ERROR,
     events.RequestReplayed: logging.DEBUG,
     events.FreshTokenRefused: logging.WARNING,

@@ -12,6 +12,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import Judgement, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired._engine.clock import boot
 from unexpired.clients._exchange import aanswer, answer, body_refused, check_manager, chosen_scheme, replayed
 from unexpired.errors import LoginRequired
 from unexpired.manager import TokenManager
@@ -110,7 +111,7 @@ class Calls:
         """Go on from the answer with *status*, which *call* got with *token*."""
         if self._plain and not self._suspicions and status not in self._closer_look:
             return
-        where, exchange, times = call.origin(), self._exchange, 0
+        where, exchange, times, since = call.origin(), self._exchange, 0, boot()
         try:
             flow = replay(self.manager.key, token, self._judge(call), where, endpoint_of(*call.target()))
             effect = next(flow)
@@ -124,7 +125,7 @@ class Calls:
                 else:
                     effect = flow.send(answer(exchange, effect, status))
         except StopIteration:
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             call.discard()
             raise exchange.address(error) from None
@@ -136,7 +137,7 @@ class Calls:
         """`go_on`, for tasks."""
         if self._plain and not self._suspicions and status not in self._closer_look:
             return
-        where, exchange, times = call.origin(), self._exchange, 0
+        where, exchange, times, since = call.origin(), self._exchange, 0, boot()
         try:
             flow = replay(self.manager.key, token, await self._ajudge(call), where, endpoint_of(*call.target()))
             effect = next(flow)
@@ -150,7 +151,7 @@ class Calls:
                 else:
                     effect = flow.send(await aanswer(exchange, effect, status))
         except StopIteration:
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             await call.discard()
             raise exchange.address(error) from None

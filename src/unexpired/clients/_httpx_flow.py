@@ -13,6 +13,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired._engine.clock import boot
 from unexpired.clients._dressing import with_cookies, with_parameters
 from unexpired.clients._exchange import (
     AUTHENTICATED,
@@ -108,7 +109,7 @@ class HttpxFlow:
         response = yield dressed
         if self._plain and not self._suspicions and response.status_code not in self._closer_look:
             return
-        where, exchange, times = _origin(request.url), self._exchange, 0
+        where, exchange, times, since = _origin(request.url), self._exchange, 0, boot()
         try:
             judgement = self._judge(request, dressed, response)
             flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
@@ -124,7 +125,7 @@ class HttpxFlow:
                 else:
                     effect = flow.send(answer(exchange, effect, response.status_code))
         except StopIteration:
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             raise exchange.address(error) from None
 
@@ -150,7 +151,7 @@ class HttpxFlow:
         response = yield dressed
         if self._plain and not self._suspicions and response.status_code not in self._closer_look:
             return
-        where, exchange, times = _origin(request.url), self._exchange, 0
+        where, exchange, times, since = _origin(request.url), self._exchange, 0, boot()
         try:
             flow = replay(
                 self._manager.key, token, await self._ajudge(request, dressed, response), where, _endpoint(request)
@@ -167,7 +168,7 @@ class HttpxFlow:
                 else:
                     effect = flow.send(await aanswer(exchange, effect, response.status_code))
         except StopIteration:
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             raise exchange.address(error) from None
 
