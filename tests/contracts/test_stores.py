@@ -79,6 +79,19 @@ class TestSealedFileStore(TestFileStore):
         return Sealed(super().make_peer(store._store), KEY)
 
 
+class TestSealedSQLiteStore(TestSQLiteStore):
+    """Sealing keeps every promise of a database, too."""
+
+    def make_store(self) -> Store:
+        """A sealed store in a file of its own."""
+        return Sealed(super().make_store(), KEY)
+
+    def make_peer(self, store: Store) -> Store:
+        """Another object on the same file with the same key."""
+        assert isinstance(store, Sealed)
+        return Sealed(super().make_peer(store._store), KEY)
+
+
 class _Forgetful(MemoryStore):
     def load(self, key: str) -> Session | None:  # noqa: ARG002 - that is the fault
         return None

@@ -50,11 +50,11 @@ def trouble(doing: str, path: str, error: OSError, key: str | None) -> StoreErro
     return StoreError(f"cannot {doing} {path}: {why}; {advice}", key=key)
 
 
-def lock_down(directory: str, key: str, *, create: bool) -> None:
+def lock_down(directory: str, key: str, *, create: bool, alone: bool = False) -> None:
     """See that nobody else can change what is in *directory*; with *create*, make it (0700) if it is missing.
 
     Raises StoreError for a directory that is a symbolic link, belongs to somebody else but root, or can be
-    written by others without the sticky bit.
+    written by others without the sticky bit; with *alone*, in spite of it.
     """
     try:
         found = os.lstat(directory)
@@ -72,6 +72,8 @@ def lock_down(directory: str, key: str, *, create: bool) -> None:
         wrong = f"it belongs to another user (uid {found.st_uid}); name a directory of your own"
     elif _POSIX and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         wrong = f"other users can write in it; run: chmod go-w {directory}"
+    elif _POSIX and alone and found.st_mode & 0o022:
+        wrong = "other users can put files beside ours there; name one in a directory of your own"
     else:
         return
     raise StoreError(f"cannot keep sessions in {directory}: {wrong}", key=key)

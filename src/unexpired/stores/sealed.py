@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import inspect
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable
+import time
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -16,6 +19,14 @@ from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
 from unexpired.errors import ConfigurationError, StoreError, UnexpiredError, place_of
 from unexpired.stores._closing import Closing
+from unexpired.stores._sealing_keys import (
+    KEY_LENGTH,
+    KeySource,
+    key_from_environ,
+    key_from_file,
+    key_from_keyring,
+    new_key,
+)
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -26,14 +37,16 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-__all__ = ["KeySource", "Sealed", "key_from_environ", "key_from_file", "new_key"]
-
-KeySource = Callable[[], "bytes | Iterable[bytes]"]
-"""Gives the key, or the keys: the first one seals, all of them open."""
+__all__ = ["KeySource", "Sealed", "key_from_environ", "key_from_file", "key_from_keyring", "new_key"]
 
 _MARK = "sealed:1:"
 _NONCE = 12
 _PAST_LOGINS = 8
+_REMEMBERED = 200_000
+"""Sessions whose newest version is remembered; beyond that the one that was met first is forgotten."""
+_ASK_AGAIN = 1.0
+"""Seconds after which the source is asked once more for a key that it did not give."""
+_UNKNOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +70,20 @@ class _Seen:
         return session.login in self.past
 
 
-def new_key() -> bytes:
-    """A new key: 32 random bytes."""
-    return AESGCM.generate_key(256)
-
-
-def key_from_environ(name: str = "UNEXPIRED_SEAL_KEY") -> KeySource:
-    """The keys in the environment variable *name*: 32 bytes each as base64, separated by blanks, the newest first."""
-    return lambda: _written(os.environ.get(name, ""), f"the environment variable {name}")
-
-
-def key_from_file(path: str | os.PathLike[str]) -> KeySource:
-    """The keys in a file, as in `key_from_environ`. Keep it 0600, and apart from what it opens."""
-
-    def read() -> Iterable[bytes]:
-        try:
-            with open(path, encoding="ascii") as file:
-                return _written(file.read(), os.fspath(path))
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not text"
-            raise ConfigurationError(f"cannot read the sealing key in {os.fspath(path)}: {why}") from None
-
-    return read
-
-
 class Sealed(Closing):
     """Keeps sessions in *store*, encrypted (AES-256-GCM). ``Sealed(FileStore(), key_from_environ())``.
 
     *key* is 32 bytes, or a function that gives them (from a file, a key ring, a KMS); it may give several, of which
-    the first seals and all open: to rotate, put the new one in front, and drop the old one when every session was
-    stored anew. It is asked at first use, and again when a record was sealed with a key that is not known yet.
+    the first seals and all open: to rotate, put the new one in front, call `reseal`, and drop the old one. The
+    function is asked at first use, by one thread for all, and again when a record was sealed with a key that is not
+    known yet.
 
     * In the clear stay a session's key (its name), its random login id, its version, and whether it has ended. They
       are bound to what is sealed: a record that was changed, or put in another's place, is refused.
     * A record that is older than one this object has seen is refused: nobody can bring back what was rotated away,
       short of a new process.
     * A wrong key or a changed record is a StoreError. Nothing is ever stored or read in the clear, and nothing is
-      deleted. A store that holds unsealed records is read only after `unexpired.stores.migrate`.
+      deleted. Records that are not sealed are refused: `unexpired.stores.migrate` moves them into a sealed store.
 
     As safe for threads and processes as *store* is; all that *store* promises holds.
     """
@@ -104,8 +94,15 @@ class Sealed(Closing):
         self._store = store
         self._source = key if callable(key) else (lambda: key)
         self._ciphers: dict[str, AESGCM] = {} if callable(key) else _ciphers(key)
-        self._lock = threading.Lock()
+        self._unknown: dict[str, float] = {}
         self._seen: dict[str, _Seen] = {}
+        self.start_anew()
+        _sealed.add(self)
+
+    def start_anew(self) -> None:
+        """In a forked child: no thread of the parent will ever free its locks here."""
+        self._lock = threading.RLock()
+        self._asking = threading.RLock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -124,14 +121,15 @@ class Sealed(Closing):
         session = self._open(found, key)
         if before is not None and before.is_newer_than(session):
             raise self._tampered(key, "an older one was put back in its place")
-        self._see(session)
+        self._see(session, before)
         return session
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
         """Store *new*, sealed, if what is stored is *expected*."""
+        before = self._seen.get(key)
         if not self._store.swap(key, expected, self._seal(new)):
             return False
-        self._see(new)
+        self._see(new, before)
         return True
 
     def stamp(self, key: str) -> Callable[[], object]:
@@ -146,16 +144,41 @@ class Sealed(Closing):
         """Refuse to: what this key cannot open, another may. Lets *store* set aside what it cannot read itself."""
         self._store.set_aside(key)
 
+    def keys(self) -> Iterator[str]:
+        """Those of *store*. Raises ConfigurationError for a store that cannot list them."""
+        listing = getattr(self._store, "keys", None)
+        if listing is None:
+            raise ConfigurationError(f"{self._store!r} has no keys(): name the sessions yourself")
+        return cast("Iterator[str]", listing())
+
+    def reseal(self, keys: Iterable[str] | None = None) -> int:
+        """Store all sessions (or those of *keys*) anew, sealed with the newest key, while processes run: how many.
+
+        After it, when all processes know the newest key, no record needs an older one. Raises StoreError for a record
+        that cannot be opened.
+        """
+        with self._asking:
+            self._learn()
+        done = 0
+        for key in self.keys() if keys is None else keys:
+            while (session := self.load(key)) is not None:
+                if self.swap(key, session, session):
+                    done += 1
+                    break
+        return done
+
     def close(self) -> None:
         """Close *store*."""
         self._store.close()
 
     def _seal(self, session: Session) -> Session:
         if not self._ciphers:
-            self._learn()
+            with self._asking:
+                if not self._ciphers:
+                    self._learn()
         name, cipher = next(iter(self._ciphers.items()))
         nonce = os.urandom(_NONCE)
-        sealed = cipher.encrypt(nonce, encode(session), _bound(session))
+        sealed = cipher.encrypt(nonce, encode(session), _bound(session, session.key))
         text = f"{_MARK}{name}:{base64.b64encode(nonce + sealed).decode()}"
         return Session(session.key, session.login, session.version, text, ended=session.ended, notes=session.notes)
 
@@ -165,25 +188,23 @@ class Sealed(Closing):
         if not text.startswith(_MARK):
             raise StoreError(
                 f"refused to read the session {key!r} in {self._store!r}: it is not sealed, and anybody could have "
-                "written it. If it is yours, move it with unexpired.stores.migrate",
+                "written it. If it is yours, move it into another, sealed store with unexpired.stores.migrate",
                 key=key,
             )
-        if name not in self._ciphers:
-            self._learn()
-        cipher = self._ciphers.get(name)
+        cipher = self._cipher(name)
         if cipher is None:
             raise StoreError(
-                f"cannot open the session {key!r} in {self._store!r}: it was sealed with another key ({name}); give "
-                f"that one as well, behind the newest (known here: {', '.join(self._ciphers)})",
+                f"cannot open the session {key!r} in {self._store!r}: it was sealed with another key than those that "
+                f"are known here ({', '.join(self._ciphers)}); give that one as well, behind the newest",
                 key=key,
             )
         try:
             packed = base64.b64decode(sealed, validate=True)
-            data = cipher.decrypt(packed[:_NONCE], packed[_NONCE:], _bound(found))
+            data = cipher.decrypt(packed[:_NONCE], packed[_NONCE:], _bound(found, key))
         except (InvalidTag, ValueError, binascii.Error):
             raise self._tampered(key, "it was changed, or put in the place of another one") from None
         session = decode(data, key, repr(self._store))
-        if session.ended != found.ended:
+        if session.ended != found.ended or found.tokens or found.seeds or found.intent or found.failure:
             raise self._tampered(key, "it was changed")
         return session
 
@@ -194,12 +215,30 @@ class Sealed(Closing):
             key=key,
         )
 
-    def _see(self, session: Session) -> None:
-        """Remember the newest version."""
+    def _see(self, session: Session, before: _Seen | None) -> None:
+        """Remember the newest version. *before* is what was remembered when the store was asked.
+
+        Of what two threads met at the same time nobody knows which login came first: then neither counts as past.
+        """
         with self._lock:
             seen = self._seen.get(session.key)
-            if seen is None or not seen.is_newer_than(session):
+            if seen is None or seen is before or (seen.login == session.login and not seen.is_newer_than(session)):
                 self._seen[session.key] = _Seen.of(session, seen)
+                if len(self._seen) > _REMEMBERED:
+                    del self._seen[next(iter(self._seen))]
+
+    def _cipher(self, name: str) -> AESGCM | None:
+        """The one that opens what was sealed under *name*. Asks for the keys once, not again within a second."""
+        if name not in self._ciphers:
+            with self._asking:
+                if name not in self._ciphers and time.monotonic() >= self._unknown.get(name, 0.0):
+                    self._learn()
+                    if name not in self._ciphers:
+                        # Who writes records can make up names: only so many are kept.
+                        if len(self._unknown) >= _UNKNOWN:
+                            self._unknown.clear()
+                        self._unknown[name] = time.monotonic() + _ASK_AGAIN
+        return self._ciphers.get(name)
 
     def _learn(self) -> None:
         """Ask for the keys. Raises StoreError when there are none."""
@@ -211,27 +250,33 @@ class Sealed(Closing):
             raise StoreError(f"no sealing key: its source raised {place_of(error)}") from None
 
 
-def _ciphers(given: bytes | Iterable[bytes]) -> dict[str, AESGCM]:
+def _ciphers(given: object) -> dict[str, AESGCM]:
     """The keys by the name under which their records are marked."""
-    keys = [given] if isinstance(given, bytes) else list(given)
-    if not keys or any(not isinstance(cast("object", one), bytes) or len(one) != 32 for one in keys):
+    if inspect.iscoroutine(given):
+        given.close()
+        raise ConfigurationError("the source of a sealing key must be a plain function, not an async one")
+    keys: list[object] = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else [given]
+    if isinstance(given, bytes):
+        keys = [given]
+    found = [key for key in keys if isinstance(key, bytes) and len(key) == KEY_LENGTH]
+    if not found or len(found) < len(keys):
         raise ConfigurationError("a sealing key is 32 bytes, such as unexpired.stores.sealed.new_key() makes")
-    return {hashlib.sha256(b"unexpired" + one).hexdigest()[:8]: AESGCM(one) for one in keys}
+    return {hashlib.sha256(b"unexpired" + one).hexdigest()[:8]: AESGCM(one) for one in found}
 
 
-def _bound(session: Session) -> bytes:
+def _bound(session: Session, key: str) -> bytes:
     """What cannot be changed without the key, though it stands in the clear."""
-    parts = (session.key, session.login, str(session.version), str(session.notes))
+    parts = (key, session.login, str(session.version), str(session.notes))
     return b"\x00".join(base64.b64encode(part.encode("utf-8", "surrogatepass")) for part in parts)
 
 
-def _written(text: str, where: str) -> list[bytes]:
-    try:
-        keys = [base64.b64decode(one, validate=True) for one in text.split()]
-    except (ValueError, binascii.Error):
-        keys = []
-    if not keys:
-        raise ConfigurationError(
-            f"{where} holds no sealing key: put 32 random bytes there as base64, as `openssl rand -base64 32` makes"
-        )
-    return keys
+_sealed: weakref.WeakSet[Sealed] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_sealed):
+        store.start_anew()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
-from unexpired.errors import StoreError
+from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores import _private
+from unexpired.stores._changes import place_of_key
 from unexpired.stores._closing import Closing
 from unexpired.stores._lockfile import FileLease, take_lease
 from unexpired.stores._sqlite_database import Database
@@ -19,10 +19,11 @@ __all__ = ["SQLiteStore"]
 
 _LOOK = "SELECT change FROM sessions WHERE key = ?"
 _LOAD = "SELECT record FROM sessions WHERE key = ?"
+_NEXT = "SELECT key FROM sessions WHERE key > ? ORDER BY key LIMIT 1000"
 # A record that takes the place of a removed one must not look like it: its changes are counted from anywhere.
 _SAVE = (
-    "INSERT INTO sessions (key, change, record) VALUES (?1, random() / 2, ?2) "
-    "ON CONFLICT (key) DO UPDATE SET change = change + 1, record = ?2"
+    "INSERT INTO sessions (key, change, record) VALUES (?, random() / 2, ?) "
+    "ON CONFLICT (key) DO UPDATE SET change = change + 1, record = excluded.record"
 )
 
 
@@ -34,17 +35,24 @@ class SQLiteStore(Closing):
     * Its journal is write-ahead (WAL) and synced at every commit: what `swap` reported as stored survives a crash of
       the process and of the machine. A swap holds the database for the milliseconds of its own transaction; readers
       never wait. No transaction is open while a token request is under way.
+    * What a process remembers of a session it trusts only while the file ``<path>-changes`` says that nobody changed
+      it: one small read, with no lock. That file holds nothing of a session, and is made anew when it is missing.
     * Leases are lock files in the directory ``<path>-leases``, as `FileStore` has them: the operating system frees
       them when their holder dies; a forked child does not hold what its parent holds.
     * A database of another program, of a newer version, damaged, open to others or of another user is refused with a
-      StoreError that says what to do, and is left as it is.
+      StoreError that says what to do, and is left as it is. So is any directory that others can write in: SQLite keeps
+      files of its own beside the database, and whoever could put one there could change what is read.
 
     All methods can be called from any thread, block (for milliseconds, except `lease`) and raise StoreError only.
-    The file must lie on a local disk: SQLite's journal does not work across a network.
+    Reading needs the right to write as well. The file must lie on a local disk: SQLite's journal does not work across a
+    network.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        given = os.fsdecode(path)
+        if given in ("", ":memory:") or "\0" in given:
+            raise ConfigurationError(f"SQLiteStore takes the path of a file, not {given!r}; MemoryStore() needs none")
+        self._path = os.path.abspath(os.path.expanduser(given))
         self._database = Database(self._path)
 
     def __repr__(self) -> str:
@@ -57,31 +65,42 @@ class SQLiteStore(Closing):
 
     def load(self, key: str) -> Session | None:
         """The stored session, None when there is none."""
-        data = self._read(key)
-        return None if data is None else decode(data, key, self._path)
+        row = self._database.find(_LOAD, _blob(key), key)
+        return None if row is None else self._decoded(row[0], key)
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
         """Store *new* durably if what is stored is *expected* (None: nothing), as `Session.replaces` has it."""
-        record = encode(new)
+        record, name = encode(new), _blob(key)
         with self._database.written(key) as writing:
-            row = writing.execute(_LOAD, (_blob(key),)).fetchone()
-            current = None if row is None else decode(row[0], key, self._path)
+            row = writing.execute(_LOAD, (name,)).fetchone()
+            current = None if row is None else self._decoded(row[0], key)
             if not new.replaces(current, expected):
                 return False
-            writing.execute(_SAVE, (_blob(key), record))
+            writing.change(name, key)
+            writing.execute(_SAVE, (name, record))
         return True
 
     def stamp(self, key: str) -> Callable[[], object]:
-        """A function that asks the database for one number, which each swap by any process makes larger."""
-        name, database = (_blob(key),), self._database
+        """A function that reads 16 bytes of the file ``<path>-changes``; they differ after each swap by any process.
+
+        While a swap is being committed, and after one that was killed while it was, it asks the database instead. A
+        database that was removed, or replaced by another one, is noticed within a second.
+        """
+        name, database, clock = _blob(key), self._database, time.monotonic
+        place = place_of_key(name)
+        read: Callable[[int, int, int], bytes] = getattr(os, "pread", _nothing)
 
         def now() -> object:
-            reading = database.reading
-            if reading is None:
-                return self._first_look(key)
+            changes = database.changes
+            if changes is None or clock() >= database.sure_until:
+                changes = database.look_again()
             try:
-                return reading.execute(_LOOK, name).fetchone()
-            except sqlite3.Error:
+                if changes is not None:
+                    numbers = read(changes.descriptor, 16, place)
+                    if numbers and numbers[:8] == numbers[8:]:
+                        return numbers
+                return database.find(_LOOK, name, key)
+            except (OSError, StoreError):
                 return None
 
         return now
@@ -99,36 +118,38 @@ class SQLiteStore(Closing):
 
     def set_aside(self, key: str) -> None:
         """Move a record that cannot be read to the table ``aside``. Does nothing when there is none, or it is good."""
+        name = _blob(key)
         with self._database.written(key) as writing:
-            row = writing.execute(_LOAD, (_blob(key),)).fetchone()
+            row = writing.execute(_LOAD, (name,)).fetchone()
             if row is None:
                 return
             try:
-                decode(row[0], key, self._path)
+                self._decoded(row[0], key)
             except StoreError:
                 moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                writing.execute("INSERT INTO aside (key, record, at) VALUES (?, ?, ?)", (_blob(key), row[0], moment))
-                writing.execute("DELETE FROM sessions WHERE key = ?", (_blob(key),))
+                writing.change(name, key)
+                writing.execute("INSERT INTO aside (key, record, at) VALUES (?, ?, ?)", (name, row[0], moment))
+                writing.execute("DELETE FROM sessions WHERE key = ?", (name,))
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all records, ended ones too, as they are while it goes on. Raises StoreError."""
+        last = b""
+        while names := [bytes(name) for (name,) in self._database.all(_NEXT, last)]:
+            yield from (name.decode("utf-8", "surrogatepass") for name in names)
+            last = names[-1]
 
     def close(self) -> None:
         """Close the connections. Using the store again opens them again."""
         self._database.close()
 
-    def _read(self, key: str) -> bytes | None:
-        reading = self._database.read(key)
-        if reading is None:
-            return None
-        with self._database.in_our_words("read", key):
-            row = reading.execute(_LOAD, (_blob(key),)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def _first_look(self, key: str) -> object:
-        try:
-            reading = self._database.read(key)
-            return None if reading is None else reading.execute(_LOOK, (_blob(key),)).fetchone()
-        except (StoreError, sqlite3.Error):
-            return None
+    def _decoded(self, record: object, key: str) -> Session:
+        # SQLite keeps what it is given, whatever the column's type.
+        return decode(record if isinstance(record, bytes | str) else b"", key, self._path)
 
 
 def _blob(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")
+
+
+def _nothing(*_: int) -> bytes:
+    return b""
