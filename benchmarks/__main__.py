@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bursts, front, processes, waiters, warm
+from benchmarks import bursts, front, processes, redis_store, waiters, warm
 
 PARTS = {
     "warm": warm.rows,
@@ -17,6 +17,7 @@ PARTS = {
     "bursts": bursts.rows,
     "waiters": waiters.rows,
     "processes": processes.rows,
+    "redis": redis_store.rows,
 }
 
 
