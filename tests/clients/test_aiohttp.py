@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import httpx2
 import pytest
+import requests
+from pyreqwest.client import SyncClientBuilder
 
 from tests.clients.aiohttp_sessions import BOUND, Wire, get, response, run, serving, session, token_of
 from tests.clients.contract.listener import OK, REFUSED, Answer, Heard, Listener
@@ -63,6 +65,21 @@ def test_in_another_client() -> None:
         client.get("http://127.0.0.1:9/")
     with pytest.raises(ConfigurationError, match="takes requests of aiohttp, not str"):
         tokens("a request", lambda request: request)
+
+
+def test_in_pyreqwest_and_requests() -> None:
+    """The same where another client gives it one argument more, or one less."""
+    tokens: Any = TokenMiddleware(counting_manager())
+    sentence = r"^TokenMiddleware of unexpired\.clients\.aiohttp takes requests of aiohttp, not {}: give it"
+    with (
+        SyncClientBuilder().with_middleware(tokens).build() as client,
+        pytest.raises(ConfigurationError, match=sentence.format(r"pyreqwest\.SyncConsumedRequest")),
+    ):
+        client.get("http://127.0.0.1:9/").build().send()
+    with pytest.raises(ConfigurationError, match=sentence.format(r"requests\.PreparedRequest")):
+        requests.get("http://127.0.0.1:9/", auth=tokens, timeout=BOUND)
+    with pytest.raises(ConfigurationError, match="not str"):
+        tokens("a request", None, "more")
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.clients.aiohttp_sessions import Wire, get, response, run, serving, session, token_of, wait_for
 from tests.clients.contract.listener import OK, REFUSED, Listener
 from tests.clients.scripted import counting_manager
-from unexpired import ReplayRefused
+from unexpired import ConfigurationError, ReplayRefused
 from unexpired.clients.aiohttp import BodyFactory
 
 BLOB = bytes(range(256)) * 2000
@@ -194,6 +194,16 @@ def test_factory_of_something_else(listener: Listener) -> None:
 
     run(main())
     assert listener.heard == []
+
+
+def test_body_in_place_of_its_factory(file: Open) -> None:
+    """A file where a function that opens one is wanted is refused at once, with an example."""
+    wrong: Any = file("rb")
+    with pytest.raises(
+        ConfigurationError, match=r"takes a function .*, not _io\.BufferedReader: .*lambda: open"
+    ) as caught:
+        BodyFactory(wrong)
+    assert wrong.name not in str(caught.value)
 
 
 def test_factory_with_a_length() -> None:

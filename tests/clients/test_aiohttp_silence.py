@@ -88,6 +88,45 @@ def test_too_many_redirects(listener: Listener, manager: TokenManager) -> None:
         assert SECRET not in str(list(map(str, answer.request_info.headers.values())))
 
 
+REPEATED = f"/y?a=%2B&token={SECRET}&b="
+
+
+@pytest.mark.parametrize("name", ["location", "Location", "URI"])
+def test_redirect_that_repeats_the_query(listener: Listener, manager: TokenManager, name: str) -> None:
+    """Where an answer leads to, redirect or not, is told without the token, in each way to look at its headers."""
+    listener.respond = lambda heard, _: OK if heard.target[1] == "y" else (302, {name: REPEATED, "x-own": "1"}, b"")
+
+    async def main() -> tuple[aiohttp.ClientResponse, ...]:
+        async with session(manager, EVERYWHERE) as client:
+            answer = await get(client, f"{listener.url}/x")
+            return (*answer.history, answer)
+
+    first, last = run(main())
+    assert str(last.request_info.url) == str(last.real_url) == f"{listener.url}/y?a=%2B&b="
+    assert (first.headers[name], first.headers["x-own"]) == ("/y?a=%2B&b=", "1")
+    assert (name.encode(), b"/y?a=%2B&b=") in first.raw_headers
+    assert SECRET not in f"{first.headers} {first.raw_headers!r} {vars(first)}"
+    assert [carried(heard) for heard in listener.heard] == [[1, 1, 1, 1]] * 2
+
+
+def test_websocket_along_a_redirect_that_repeats_the_query(listener: Listener, manager: TokenManager) -> None:
+    """Scenario 45: a WebSocket's redirect to another origin takes no token along either."""
+    with Listener() as there:
+        listener.respond = lambda heard, _: (307, {"location": f"{there.url}{heard.target}"}, b"")
+
+        async def main() -> None:
+            async with session(manager, EVERYWHERE) as client:
+                with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                    await client.ws_connect(f"{listener.url}/x?a=1")
+                assert SECRET not in shown(caught.value)
+
+        run(main())
+        (away,) = there.heard
+    assert away.target == "/x?a=1"
+    assert carried(listener.heard[0]) == [1, 1, 1, 1]
+    assert carried(away) == [0, 0, 0, 0]
+
+
 def test_an_answer_that_is_none(manager: TokenManager) -> None:
     """So does the error for an answer that is not HTTP."""
 

@@ -115,10 +115,73 @@ def test_read_that_comes_late(tmp_path: Path, kind: str) -> None:
     assert kind == "form" or len(body) == len(BLOB) * 8
 
 
+class Elsewhere(io.FileIO):
+    """A file that tells what is done to it, and where; its second read lasts until its connection is gone."""
+
+    def __init__(self, path: Path, story: list[str], hung_up: threading.Event, under_way: threading.Event) -> None:
+        super().__init__(path)
+        self.story, self.hung_up, self.under_way = story, hung_up, under_way
+
+    def tell(self, what: str) -> None:  # type: ignore[override]  # nobody asks where it is
+        """Note it."""
+        self.story.append(f"{what} on the loop" if threading.current_thread() is threading.main_thread() else what)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next piece, a short one."""
+        assert size
+        self.tell("read")
+        if self.story.count("read") == 2:
+            self.under_way.set()
+            assert self.hung_up.wait(BOUND)
+        piece = super().read(1000) or b""
+        self.tell("was read")
+        return piece
+
+    def __exit__(self, *_: object) -> None:
+        self.tell("closed")
+        self.close()
+
+
+def test_factory_of_a_slow_file(tmp_path: Path) -> None:
+    """P14: a file that a factory opens is not read on the loop; given up, it is closed after the read under way."""
+    path = tmp_path / "body"
+    path.write_bytes(BLOB[:1500])
+    hung_up, under_way = threading.Event(), threading.Event()
+    bodies: list[bytes] = []
+    stories: list[list[str]] = []
+
+    def opened() -> Elsewhere:
+        if stories:
+            hung_up.set()
+        stories.append([])
+        return Elsewhere(path, stories[-1], hung_up, under_way)
+
+    async def talk(wire: Wire) -> None:
+        if token_of(await wire.head()) == "t1":
+            await asyncio.to_thread(under_way.wait, BOUND)
+            await wire.say(response(401))
+            await wire.gone()
+            hung_up.set()
+            return
+        bodies.append(await wire.chunked())
+        await wire.say(response(200))
+
+    async def main() -> None:
+        async with serving(talk) as url, session(counting_manager()) as client:
+            assert (await get(client, url, "POST", data=BodyFactory(opened))).status == 200
+            await wait_for(lambda: "closed" in stories[0])
+
+    run(main())
+    assert bodies == [BLOB[:1500]]
+    refused, sent = stories
+    assert refused == ["read", "was read", "read", "was read", "closed"]
+    assert [*sent[:-1], sent[-1].removesuffix(" on the loop")] == [*["read", "was read"] * 3, "closed"]
+
+
 async def stuck(client: aiohttp.ClientSession) -> None:
     """Wait until the client cannot go on sending: its connection has taken no more for a while."""
     connector: Any = client.connector
-    await wait_for(lambda: any(one._paused for one in connector._acquired), times=100)
+    await wait_for(lambda: any(getattr(one, "_paused", False) for one in connector._acquired), times=100)
 
 
 @pytest.mark.parametrize("kind", ["file", "bytes", "form", "factory"])

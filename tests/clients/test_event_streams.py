@@ -118,6 +118,15 @@ def test_the_pace_is_the_servers(listener: Listener, mode: Mode) -> None:
     assert time.monotonic() - began >= 0.6
 
 
+def test_places_are_kept(listener: Listener, mode: Mode) -> None:
+    """Blocks without data are no events, but an `id:` in one counts, in any script; an empty one forgets nothing."""
+    streams = ["data: e1\n\nid: \u00fc1\n\n", "retry: 1\n\n", "id: 2\ndata: e2\n\nid\ndata: e3\n\n", "data: e4\n\n"]
+    listener.respond = lambda _, before: (200, EVENTS, streams[before].encode())
+    assert run(mode, counting_manager(), read(f"{listener.url}/x", 4)) == [["e1", "e2", "e3", "e4"]]
+    last = [heard.all("last-event-id") for heard in listener.heard]
+    assert last == [[], ["\u00fc1".encode().decode("latin-1")], ["\u00fc1".encode().decode("latin-1")], ["2"]]
+
+
 def test_a_cut_is_an_end(listener: Listener, mode: Mode) -> None:
     """A stream that breaks off in the middle of an event goes on after the last whole one."""
 

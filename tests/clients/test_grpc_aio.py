@@ -128,23 +128,6 @@ def test_message_that_is_written_anew(api: GrpcServer) -> None:
     assert [heard.message for heard in api.heard] == [b"first"] * 2
 
 
-def test_message_that_cannot_be_kept(api: GrpcServer) -> None:
-    """P11: a message that cannot be kept is not sent again, and its caller is told so."""
-
-    class Once:
-        def __deepcopy__(self, _: Any) -> Any:
-            raise TypeError("no")
-
-    async def work(channel: Any) -> None:
-        method = channel.unary_unary(ECHO, request_serializer=lambda _: b"once")
-        with pytest.raises(ReplayRefused, match="send a new one"):
-            await method(Once())
-        assert await method(Once()) == b"once"
-
-    run(api, counting_manager(), work)
-    assert api.tokens == ["t1", "t2"]
-
-
 def test_refused_download(api: GrpcServer) -> None:
     """A refused stream raises to its reader, in both styles; its code and metadata are those of the refusal."""
 

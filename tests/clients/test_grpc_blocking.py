@@ -18,6 +18,7 @@ from unexpired import LoginRequired, ReplayRefused, Scheme
 def test_stream_object() -> None:
     """A refused stream raises to its reader; all else of it is as gRPC made it."""
     called: list[Any] = []
+    told = threading.Event()
     no = Verdict(grpc.StatusCode.UNAUTHENTICATED, "no", (("x-why", "1"),))
     with (
         GrpcServer(lambda heard, _: no if heard.token == "t1" else OK) as api,
@@ -26,6 +27,7 @@ def test_stream_object() -> None:
         method = opened.unary_stream("/test.v1.Api/Count")
         stream = method(b"2", timeout=60)
         stream.add_done_callback(called.append)
+        stream.add_done_callback(lambda _: told.set())
         for _ in range(2):
             with pytest.raises(ReplayRefused) as caught:
                 next(stream)
@@ -37,6 +39,7 @@ def test_stream_object() -> None:
         assert stream.time_remaining() <= 60
         assert isinstance(stream, grpc.Call)
         assert isinstance(stream, grpc.Future)
+        assert told.wait(BOUND)
         assert called == [stream]
         second = method(b"2")
         assert (next(second), second.next(), list(second)) == (b"0", b"1", [])

@@ -247,32 +247,6 @@ def test_message_that_is_written_anew() -> None:
     assert sorted(heard.message or b"" for heard in api.heard if heard.token == "t2") == [b"0", b"1", b"2"]
 
 
-class Once:
-    """A message that nobody can copy."""
-
-    def __deepcopy__(self, _: Any) -> Any:
-        raise TypeError("no")
-
-
-def test_message_that_cannot_be_kept() -> None:
-    """P11: a future with a message that cannot be kept is not sent again, and says so; a blocking call is."""
-    answer = threading.Event()
-
-    def judge(heard: Heard, _: int) -> Verdict:
-        assert answer.wait(BOUND)
-        return EXPIRED if heard.token == "t1" else OK
-
-    with GrpcServer(judge) as api:
-        with channel(api, counting_manager()) as opened:
-            future = opened.unary_unary(ECHO, request_serializer=lambda _: b"once").future(Once())
-            answer.set()
-            with pytest.raises(ReplayRefused, match="send a new one"):
-                future.result(BOUND)
-        with channel(api, counting_manager()) as opened:
-            assert opened.unary_unary(ECHO, request_serializer=lambda _: b"once")(Once()) == b"once"
-    assert api.tokens == ["t1", "t1", "t2"]
-
-
 def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """P3: where no thread can be started, a refused future is over with its refusal; blocking calls need none."""
     answer = threading.Event()
@@ -284,7 +258,7 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     real = threading.Thread.start
 
     def start(self: threading.Thread) -> None:
-        if self.name.startswith("unexpired: a call"):
+        if self.name.startswith("unexpired: calls of gRPC"):
             raise RuntimeError("can't start new thread")
         real(self)
 

@@ -51,7 +51,7 @@ def test_a_grant_is_not_a_manager(adapter: Made) -> None:
 @pytest.mark.parametrize(
     ("wrong", "shown"),
     [
-        (SECRET, "str: it gets its tokens through TokenManager(grant) and TokenManager.login(answer)"),
+        (SECRET, "str: make TokenManager(grant), and give it the first token by seed(answer) or login(answer)"),
         (None, "None"),
         ({"access_token": SECRET}, "dict"),
         (MemoryStore(), "unexpired.MemoryStore"),

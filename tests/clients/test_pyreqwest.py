@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import aiohttp
+import httpx2
 import pytest
+import requests
 from pyreqwest.client import ClientBuilder, SyncClientBuilder
 from pyreqwest.exceptions import ConnectError, StatusError
 
@@ -53,6 +58,26 @@ def test_arguments_of_another_kind(kind: Any) -> None:
         kind("a token")
     with pytest.raises(ConfigurationError, match="scheme must be a Scheme"):
         kind(counting_manager(), "bearer")
+
+
+@pytest.mark.parametrize("kind", [adapter.TokenMiddleware, adapter.SyncTokenMiddleware])
+@pytest.mark.parametrize("client", ["aiohttp", "httpx2", "requests"])
+def test_in_another_client(kind: Any, client: str) -> None:
+    """In a client that is not pyreqwest's a middleware sends nothing, and says where it belongs."""
+    tokens, url = kind(counting_manager()), "http://127.0.0.1:9/"
+
+    async def by_aiohttp() -> None:
+        async with aiohttp.ClientSession(middlewares=[tokens]) as session, session.get(url):
+            raise AssertionError("sent")
+
+    calls: dict[str, Callable[[], object]] = {
+        "aiohttp": lambda: asyncio.run(by_aiohttp()),
+        "httpx2": lambda: httpx2.get(url, auth=tokens),
+        "requests": lambda: requests.get(url, auth=tokens, timeout=10),
+    }
+    words = rf"^{kind.__name__} of unexpired\.clients\.pyreqwest takes requests of pyreqwest, not {client}\.\w+: give"
+    with pytest.raises(ConfigurationError, match=words):
+        calls[client]()
 
 
 def test_arguments_of_token_client() -> None:

@@ -343,7 +343,7 @@ def test_sessions_stay_in_their_process() -> None:
 @pytest.mark.parametrize("wrong", [HTTPAdapter, "adapter", 3, TokenAuth])
 def test_wrong_adapter(wrong: Any) -> None:
     """What is no adapter is refused at once, by name of its kind."""
-    with pytest.raises(ConfigurationError, match=r"adapter must be a requests\.adapters\.BaseAdapter, not "):
+    with pytest.raises(ConfigurationError, match=r"requests\.adapters\.BaseAdapter that sends, not "):
         TokenAdapter(counting_manager(), None, wrong)
 
 

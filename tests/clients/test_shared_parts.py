@@ -177,7 +177,12 @@ def test_an_adapter_around_another() -> None:
 def test_a_client_that_is_not_installed(client: str, missing: str) -> None:
     """One sentence names the extra, also for what the client itself needs."""
     program = (
-        f"import sys; sys.modules[{missing!r}] = None\n"
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {missing!r}:\n"
+        f"            raise ModuleNotFoundError('no', name={missing!r})\n"
+        "sys.meta_path.insert(0, Missing())\n"
         f"try: import unexpired.clients.{client}\n"
         f"except ModuleNotFoundError as error: print(error)"
     )

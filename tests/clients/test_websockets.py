@@ -252,6 +252,16 @@ def test_the_loop_raises_what_the_caller_makes_of_it(sockets: Sockets, cell: Cel
     assert isinstance(error.__cause__, InvalidStatus)
 
 
+def test_delays_that_end(sockets: Sockets) -> None:
+    """In threads the loop ends with its delays, by the error of the last attempt."""
+    sockets.respond = lambda _, before: (503, {}, str(before).encode())
+    dialled = sync_connect(counting_manager(), sockets.url, proxy=None, reconnect_delays=lambda: iter([0.0, 0.0]))
+    with pytest.raises(InvalidStatus, match="503") as raised:
+        next(iter(dialled))
+    assert raised.value.response.body == b"2"
+    assert len(sockets.heard) == 3
+
+
 def test_leaving_the_loop_ends_the_connection(sockets: Sockets, cell: Cell) -> None:
     """Broken off and closed, a loop leaves nothing behind, and an expired close that nobody saw is left to the next."""
     manager = counting_manager()

@@ -159,15 +159,25 @@ def _hush(response: ClientResponse, parameters: Pairs) -> None:
     """Take the token out of a redirect that repeats the query: the session would carry it anywhere, and keep it."""
     if not any(name in response.headers for name in _LEADING_ON):
         return
-    lines = [(name, value, name.lower() in _LEADING_ON) for name, value in response.headers.items()]
-    quiet = [(name, without_parameters(value, parameters) if leads else value) for name, value, leads in lines]
-    response._headers = CIMultiDictProxy(CIMultiDict(quiet))
-    response._raw_headers = tuple((_raw(name), _raw(value)) for name, value in quiet)
+
+    def bare(value: str) -> str:
+        return without_parameters(value, parameters)
+
+    lines = [(name, bare(value) if name.lower() in _LEADING_ON else value) for name, value in response.headers.items()]
+    raw = [
+        (name, _encoded(bare(_decoded(value))) if _decoded(name).lower() in _LEADING_ON else value)
+        for name, value in response.raw_headers
+    ]
+    response._headers, response._raw_headers = CIMultiDictProxy(CIMultiDict(lines)), tuple(raw)
     for name in ("headers", "raw_headers"):
         response._cache.pop(name, None)
 
 
-def _raw(text: str) -> bytes:
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -56,9 +56,7 @@ def check_manager(manager: object) -> None:
     if hasattr(manager, "redeem") or callable(manager):
         hint = ": TokenManager(grant) makes one of a grant"
     elif isinstance(manager, str):
-        hint = (
-            ": it gets its tokens through TokenManager(grant); seed(answer) or login(answer) gives that the first one"
-        )
+        hint = ": make TokenManager(grant), and give it the first token by seed(answer) or login(answer)"
     raise ConfigurationError(f"manager must be a TokenManager, not {kind_of(manager)}{hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from unexpired._core.scheme import Answer, Judgement, Rendered, Scheme
 from unexpired._core.token import Token
 from unexpired.clients._calls import Calls
 from unexpired.clients._exchange import AUTHENTICATED, RESOURCE, chosen_scheme, kind_of
+from unexpired.clients._grpc_futures import Line
 from unexpired.errors import ConfigurationError, ReplayRefused
 from unexpired.manager import TokenManager
 
@@ -103,6 +103,20 @@ def judged(scheme: Scheme, code: object, details: str | None, *metadata: Iterabl
     return scheme.judge(Answer(status_of(code), headers))
 
 
+def _kept(message: Any) -> Any:
+    """*message* as it is now, for those kinds of which a copy costs no more than sending them does; any other itself.
+
+    A deep copy of whatever there is would hold up an event loop for longer than the call.
+    """
+    if isinstance(message, bytearray):
+        return message.copy()
+    if hasattr(message, "CopyFrom") and hasattr(message, "SerializeToString"):
+        kept = type(message)()
+        kept.CopyFrom(message)
+        return kept
+    return message
+
+
 class Site:
     """One manager and one scheme, for the calls of any number of channels to one *target*."""
 
@@ -118,6 +132,7 @@ class Site:
         self.calls = Calls(manager, scheme)
         self.manager = manager
         self.target = target
+        self.line = Line()
         self.replaced = frozenset(place.name.lower() for place in scheme.places[0]) | _MARKS
         self._render = scheme.render
         self._last: tuple[Rendered, tuple[Pair, ...]] | None = None
@@ -131,11 +146,6 @@ class Site:
             last = self._last = (rendered, tuple((name.lower(), value) for name, value in rendered.headers))
         return last[1]
 
-    def settles(self, status: int) -> bool:
-        """Whether an answer with *status* is its caller's without a closer look."""
-        calls = self.calls
-        return calls._plain and not calls._suspicions and status not in calls._closer_look
-
 
 class Asked:
     """One call as its caller asked for it, before the token is on it."""
@@ -148,7 +158,7 @@ class Asked:
         self.site = site
         self.details = details
         self.request = request
-        self._continuation = continuation
+        self._continuation: Any = continuation
         self._until = None if details.timeout is None else time.monotonic() + details.timeout
         self._own = () if details.metadata is None else self._read(tuple(details.metadata))
 
@@ -173,9 +183,14 @@ class Asked:
     def again(self) -> None:
         """Keep the message as it is now: its owner may go on and write the next one into it."""
         try:
-            self.request = copy.deepcopy(self.request)
+            self.request = _kept(self.request)
         except Exception:  # noqa: BLE001 - whatever a message of somebody's own raises: it cannot be had again
             self.repeatable = False
+
+    def release(self) -> None:
+        """Let go of the message: the call is not sent again. Errors hold their calls for as long as they are kept."""
+        # In this order, as _send reads them in the other: a thread that sends meanwhile never sends None.
+        self._continuation = self.request = None
 
     @property
     def left(self) -> float | None:
@@ -192,7 +207,7 @@ class Asked:
 
     def rewind(self) -> bool:
         """Raise ReplayRefused for a message that cannot be had again."""
-        if self.repeatable:
+        if self.repeatable and not hasattr(self.request, "__next__"):
             return True
         raise self.refused("its message cannot be sent again: send a new one")
 

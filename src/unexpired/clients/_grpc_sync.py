@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import threading
+import copy
 from collections.abc import Callable
 from concurrent import futures
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from unexpired._core.scheme import ACCEPTED, Judgement, Scheme
+from unexpired._core.scheme import ACCEPTED, Judgement, Scheme, Verdict
 from unexpired._core.token import Token
 from unexpired.clients._grpc_calls import Asked, CallDetails, judged, status_of
+from unexpired.clients._grpc_futures import Failed, Future, Way, all_here
+from unexpired.errors import UnexpiredError
 
 __all__ = ["Stream", "Unary", "Upload"]
-
-
-class _Cancelled(Exception):
-    """The caller gave the call up while it was to be sent again."""
 
 
 class Unary(Asked):
     """A call with one request and one response."""
 
     call: Any = None
-    given_up = False
 
     def begin(self) -> Any:
         """Send it with a token, and give the caller its call."""
@@ -39,32 +37,30 @@ class Unary(Asked):
         return self._begun(token, self._send(self._own + self.site.pairs(token), timeout))
 
     def _begun(self, token: Token, call: Any) -> Any:
-        # A future may be done before it is looked at, and is a future all the same: its caller is not to wait here.
-        # Of what gRPC makes, only futures can be read like streams.
+        # A future may be done before it is looked at, and is a future all the same: its caller is not to wait here. It
+        # can be read like a stream. So can what an interceptor nearer to the wire raised, of which nothing will come.
         if not call.done() or hasattr(call, "__next__"):
             if self.repeatable:
                 self.again()
-            return _Future(self, token)
+            return Future(self, token)
         self.site.calls.go_on(self, token, self.status())
         return self.call
 
     def _send(self, metadata: Any, timeout: float | None) -> Any:
         how = self.details
         details = CallDetails(how.method, timeout, metadata, how.credentials, how.wait_for_ready, how.compression)
-        self.call = call = self._continuation(details, self.request)
+        request = self.request
+        self.call = call = self._continuation(details, request)
         return call
 
     def send(self, token: Token) -> int:
         """Send it once more with *token*, and wait for the answer."""
-        self._stop_if_given_up()
-        self._send(self._own + self.site.pairs(token), self.left)
-        self._stop_if_given_up()
+        self.begin_again(token)
         return self.status()
 
-    def _stop_if_given_up(self) -> None:
-        if self.given_up:
-            self.call.cancel()
-            raise _Cancelled
+    def begin_again(self, token: Token) -> None:
+        """Send it once more with *token*."""
+        self._send(self._own + self.site.pairs(token), self.left)
 
     def status(self) -> int:
         """The status of the answer, once it is here."""
@@ -103,7 +99,11 @@ class Upload(Unary):
 class Stream(Upload):
     """A call with many responses."""
 
+    gone_on = False
+    error: UnexpiredError | None = None
+
     def _begun(self, token: Token, call: Any) -> Any:
+        self.release()
         return _Responses(self, token, call)
 
     def judge(self, scheme: Scheme) -> Judgement:
@@ -111,137 +111,27 @@ class Stream(Upload):
         call = self.call
         return judged(scheme, call.code(), call.details(), call.initial_metadata(), call.trailing_metadata())
 
+    def go_on(self, token: Token, code: object) -> None:
+        """Go on from the end with *code*, once. Raises what came of it each time that it is asked for."""
+        if not self.gone_on:
+            self.settle(partial(self.site.calls.go_on, self, token, status_of(code)))
+        if self.error is not None:
+            raise copy.copy(self.error)
 
-class _Future:
-    """A call under way, which is sent again on a thread of its own: neither its caller nor gRPC's thread waits."""
-
-    def __init__(self, unary: Unary, token: Token) -> None:
-        self._unary = unary
-        self._token = token
-        self._lock = threading.Lock()
-        self._ended = False
-        self._cancelled = False
-        self._error: BaseException | None = None
-        self._over: futures.Future[None] = futures.Future()
-        unary.call.add_done_callback(self._answered)
-
-    def _answered(self, _: Any) -> None:
-        status = self._unary.status()
-        if self._cancelled or self._unary.call.cancelled() or self._unary.site.settles(status):
-            self._end(None)
-            return
-        name = "unexpired: a call of gRPC, again"
+    def settle(self, going: Callable[[], object]) -> None:
+        """Let *going* go on, and keep what it raises: a copy, which holds no frames and through them its call."""
         try:
-            threading.Thread(target=self._go_on, args=(status,), name=name, daemon=True).start()
-        except RuntimeError:
-            # There are no threads to be had. This one is gRPC's: what it waited for here would never be answered.
-            self._end(None)
-
-    def _go_on(self, status: int) -> None:
-        try:
-            self._unary.site.calls.go_on(self._unary, self._token, status)
-        except BaseException as error:  # noqa: BLE001 - the caller's to see
-            self._end(error)
-        else:
-            self._end(None)
-
-    def _end(self, error: BaseException | None) -> bool:
-        with self._lock:
-            first, self._ended = not self._ended, True
-        if first:
-            self._error = error
-            self._over.set_result(None)
-        return first
-
-    def cancel(self) -> bool:
-        """Cancel the call; a refresh that it waits for goes on."""
-        with self._lock:
-            if self._ended:
-                return False
-            self._cancelled = self._unary.given_up = True
-        self._unary.call.cancel()
-        self._end(None)
-        return True
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled before it was done."""
-        return self._cancelled or (self.done() and self._unary.call.cancelled())
-
-    def running(self) -> bool:
-        """Whether it is still under way."""
-        return not self.done()
-
-    def done(self) -> bool:
-        """Whether there is an answer, an error, or nobody to wait for them."""
-        return self._over.done()
-
-    def is_active(self) -> bool:
-        """As `running`."""
-        return not self.done()
-
-    def time_remaining(self) -> Any:
-        """Seconds until the deadline, None without one."""
-        left = self._unary.left
-        return None if left is None else max(left, 0.0)
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Give the response. Raises grpc.FutureTimeoutError, FutureCancelledError, RpcError, and our errors."""
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        return self._unary.call.result()
-
-    def exception(self, timeout: float | None = None) -> Any:
-        """Give what `result` would raise, None for a response. Raises as `result` when there is neither."""
-        try:
-            self._over.result(timeout)
-        except TimeoutError:
-            raise grpc.FutureTimeoutError from None
-        if self.cancelled():
-            raise grpc.FutureCancelledError
-        return self._unary.call.exception() if self._error is None else self._error
-
-    def traceback(self, timeout: float | None = None) -> TracebackType | Any:
-        """Give the traceback of `exception`."""
-        error = self.exception(timeout)
-        return self._unary.call.traceback() if self._error is None else error.__traceback__
-
-    def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
-        """Call *fn* with this when it is done."""
-        self._over.add_done_callback(lambda _: fn(self))
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call *callback* when it is done; False if it is done already."""
-        if self.done():
-            return False
-        self._over.add_done_callback(lambda _: callback())
-        return True
-
-    def _last(self) -> Any:
-        self._over.result()
-        return self._unary.call
-
-    def code(self) -> Any:
-        """Give the code of the last answer."""
-        call = self._last()
-        return grpc.StatusCode.CANCELLED if self._cancelled else call.code()
-
-    def details(self) -> Any:
-        """Give the words of the last answer."""
-        call = self._last()
-        return "Locally cancelled by application!" if self._cancelled else call.details()
-
-    def initial_metadata(self) -> Any:
-        """Give the metadata before the last answer."""
-        return self._last().initial_metadata()
-
-    def trailing_metadata(self) -> Any:
-        """Give the metadata after the last answer."""
-        return self._last().trailing_metadata()
+            going()
+        except UnexpiredError as error:
+            self.error = copy.copy(error)
+        self.gone_on = True
 
 
 class _Responses:
-    """A call with many responses: as gRPC made it, but for what is raised to its reader when the token is refused."""
+    """A call with many responses: as gRPC made it, but for what is raised when the token is refused.
+
+    Whatever says how the stream ended has the token refreshed first: who begins again has a fresh one.
+    """
 
     def __init__(self, stream: Stream, token: Token, call: Any) -> None:
         self._stream = stream
@@ -256,10 +146,10 @@ class _Responses:
         try:
             return next(self._call)
         except StopIteration as over:
-            status, end = 200, over
+            code, end = grpc.StatusCode.OK, over
         except grpc.RpcError as error:
-            status, end = status_of(self._call.code()), error
-        self._stream.site.calls.go_on(self._stream, self._token, status)
+            code, end = self._call.code(), error
+        self._stream.go_on(self._token, code)
         raise end
 
     next = __next__
@@ -267,15 +157,85 @@ class _Responses:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
+    def result(self, timeout: float | None = None) -> Any:
+        """As gRPC's. Raises our errors too."""
+        error = self.exception(timeout)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # it holds this frame
+        return self._call.result()
+
+    def exception(self, timeout: float | None = None) -> Any:
+        """Give what `result` would raise."""
+        error = self._call.exception(timeout)
+        if not isinstance(error, grpc.RpcError | None):
+            return error  # what an interceptor nearer to the wire raised
+        try:
+            self._stream.go_on(self._token, self._call.code())
+        except UnexpiredError as ours:
+            return ours
+        return error
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | Any:
+        """Give the traceback of `exception`."""
+        error = self.exception(timeout)
+        return error.__traceback__ if isinstance(error, UnexpiredError) else self._call.traceback()
+
+    def code(self) -> Any:
+        """Give the code; if it is that of a refused token, when that has been refreshed."""
+        code = self._call.code()
+        # Who reads the stream is told what went wrong with that.
+        with suppress(Exception):
+            self._stream.go_on(self._token, code)
+        return code
+
+    def details(self) -> Any:
+        """Give the words, as `code` gives the code."""
+        self.code()
+        return self._call.details()
+
+    def trailing_metadata(self) -> Any:
+        """Give the metadata after the end, as `code` gives the code."""
+        self.code()
+        return self._call.trailing_metadata()
+
+    def debug_error_string(self) -> Any:
+        """Give what gRPC knows of an error, as `code` gives the code."""
+        self.code()
+        return self._call.debug_error_string()
+
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
-        """Call *fn* with this when it is done."""
-        self._call.add_done_callback(partial(_told_of, self, fn))
+        """Call *fn* with this when it is done, and it can be asked how without waiting."""
+        self._call.add_done_callback(partial(self._tell, partial(fn, self)))
+
+    def add_callback(self, callback: Callable[[], None]) -> Any:
+        """Call *callback* when it is done, as `add_done_callback` does; False if it is done already."""
+        return self._call.add_callback(partial(self._tell, callback))
+
+    def _tell(self, callback: Callable[[], Any], *_: object) -> None:
+        """Call *callback*: here, on gRPC's thread, unless a refresh has to be waited for."""
+        stream, code = self._stream, self._call.code()
+        calls, status = stream.site.calls, status_of(code)
+        told: futures.Future[None] = futures.Future()
+        told.add_done_callback(lambda _: callback())
+        if not stream.gone_on and not calls.is_fine(status):
+            with suppress(Exception):
+                judgement = stream.judge(calls.scheme) if all_here(stream.call) else None
+                if judgement is None or judgement.verdict is not Verdict.ACCEPTED:
+                    step = partial(self._refresh, judgement, status, told)
+                    if stream.site.line.put(stream.resource, step):
+                        return
+        told.set_result(None)
+
+    def _refresh(self, judgement: Judgement | None, status: int, told: futures.Future[None], failed: Failed) -> None:
+        stream = self._stream
+        with suppress(Exception):
+            judgement = judgement or stream.judge(stream.site.calls.scheme)
+            stream.settle(partial(Way(stream, self._token, judgement).step, None, status, failed))
+        told.set_result(None)
 
 
-def _told_of(call: _Responses, fn: Callable[[Any], Any], _: Any) -> None:
-    fn(call)
-
-
-for kind in (_Future, _Responses):
-    grpc.Call.register(kind)
-    grpc.Future.register(kind)
+grpc.Call.register(_Responses)
+grpc.Future.register(_Responses)

@@ -73,9 +73,14 @@ class SyncTokens(_Tokens):
 class AsyncTokens(_Tokens):
     """For a `ClientBuilder`."""
 
+    def __init__(self, calls: tuple[Calls, ...], max_redirects: int = 0) -> None:
+        super().__init__(calls, max_redirects)
+        # pyreqwest insists on an async function, and looks for one here. What it calls is the class's.
+        vars(self)["__call__"] = self._send
+
     def __call__(self, request: Any, following: Any = None, *_: object) -> Awaitable[Any]:
         """As `SyncTokens`."""
-        # Not in the coroutine: another client may never await it.
+        # Not in the coroutine, because another client may not await it.
         self._check(request, "ClientBuilder")
         return self._send(request, following)
 

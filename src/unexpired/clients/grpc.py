@@ -38,8 +38,8 @@ class TokenInterceptor(
 ):
     """``grpc.intercept_channel(channel, TokenInterceptor(manager))``: the token on every call of a blocking channel.
 
-    A call that begins while there is no fresh token waits for one, ``future()`` too; a future that is refused is sent
-    again on a thread of its own. *target* is the channel's: it tells several servers of one service apart, in events
+    A call that begins while there is no fresh token waits for one, ``future()`` too; futures that are refused wait on
+    one thread for each resource. *target* is the channel's: it tells several servers of one service apart, in events
     and in what is remembered of refusals. Raises ConfigurationError for a scheme that metadata cannot carry; calls
     raise what `TokenManager.token` raises, and ReplayRefused.
     """

@@ -62,7 +62,7 @@ class TokenOptions(AuthBase):
         self.authenticated = authenticated
         self.resource = resource
 
-    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+    def __call__(self, r: PreparedRequest, *_: object) -> PreparedRequest:
         """Note it on the request, from where redirects take it along."""
         notes_of(_own(r, "TokenOptions"))[_OPTIONS] = self
         return r
@@ -81,7 +81,7 @@ class TokenAuth(_Local, AuthBase):
         self._calls = Calls(manager, header_scheme(scheme, "TokenAuth", "TokenAdapter"))
         self._resource = resource
 
-    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+    def __call__(self, r: PreparedRequest, *_: object) -> PreparedRequest:
         """Put the token on, and listen for its refusal."""
         calls, resource, headers = self._calls, self._resource, _own(r, "TokenAuth").headers
         if calls.scheme.origins is None or calls.scheme.allows(url_origin(str(r.url))):

@@ -169,6 +169,35 @@ def test_redirect_to_another_scheme(
 
 
 @pytest.mark.contract(11, row=WEBSOCKETS)
+def test_redirect_that_repeats_the_query(
+    sockets: Sockets, elsewhere: Sockets, cell: Cell, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scenario 45: a redirect that repeats all that it was asked takes no token elsewhere, and shows none at home."""
+    sockets.respond = lambda heard, _: (
+        to(heard.target.replace("/x", "/home", 1))
+        if heard.target.startswith("/x")
+        else to(f"{elsewhere.url}{heard.target.replace('/home', '/away', 1)}")
+        if heard.target.startswith("/home?b=2&leave=")
+        else None
+    )
+    caplog.set_level(logging.DEBUG)
+
+    async def ask(caller: Caller, query: str) -> str:
+        async with caller.client.open(f"{sockets.url}/x?{query}", scheme=EVERYWHERE) as websocket:
+            path: str = websocket.connection.request.path
+            return path
+
+    with dialling(cell, counting_manager()) as callers:
+        assert callers.one(lambda caller: ask(caller, "b=%20&c")) == "/home?b=%20&c"
+        assert callers.one(lambda caller: ask(caller, "b=2&leave=1")) == "/away?b=2&leave=1"
+    assert [said(heard).count("t1") for heard in sockets.heard] == [4] * 4
+    (away,) = elsewhere.heard
+    assert "t1" not in said(away)
+    assert "< location: /home?b=%20&c" in caplog.messages
+    assert "access_token=t1" not in caplog.text
+
+
+@pytest.mark.contract(11, row=WEBSOCKETS)
 def test_refusal_of_another_origin(sockets: Sockets, elsewhere: Sockets, cell: Cell) -> None:
     """Scenario 45: a 401 or a close from where a redirect led to another origin starts no refresh."""
     sockets.respond = lambda _heard, _before: to(f"{elsewhere.url}/there")
