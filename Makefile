@@ -63,18 +63,21 @@ $(OIDC)/node_modules/.installed: $(wildcard $(OIDC)/package.json $(OIDC)/package
 	cd $(OIDC) && npm $(if $(wildcard $(OIDC)/package-lock.json),ci,install) --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
 
-# Tests need both, and say so where one is missing: those of wrong clocks preload the first, those of clients start nginx.
+# What tests need of the system, and say so where it is missing: a clock that lies, a proxy, servers for the stores, and a
+# key ring. Each package is asked for by one file of it.
+found = $(firstword $(wildcard $(addsuffix /$(1),$(subst :, ,$(PATH)) /usr/sbin /usr/local/sbin /usr/lib/postgresql/*/bin)))
 FAKETIME := $(firstword $(wildcard $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)))
-NGINX := $(firstword $(wildcard $(addsuffix /nginx,$(subst :, ,$(PATH)) /usr/sbin /usr/local/sbin)))
-WANTED := $(if $(FAKETIME),,libfaketime) $(if $(NGINX),,nginx)
+WANTED := $(if $(FAKETIME),,libfaketime) $(foreach pair,nginx:nginx redis-server:redis-server initdb:postgresql \
+	pgbouncer:pgbouncer gnome-keyring-daemon:gnome-keyring dbus-daemon:dbus-daemon,\
+	$(if $(call found,$(firstword $(subst :, ,$(pair)))),,$(lastword $(subst :, ,$(pair)))))
 
-system-packages: ## install libfaketime and nginx where they are missing, with apt-get, as root
+system-packages: ## install what the tests need of Debian's packages where it is missing, with apt-get, as root
 	@if [ -z "$(strip $(WANTED))" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		export DEBIAN_FRONTEND=noninteractive; \
 		{ apt-get -qq update && apt-get -qq install --no-install-recommends $(WANTED) >/dev/null; } && exit 0; \
 	fi; \
-	echo "not installed: $(strip $(WANTED)). The tests of wrong clocks, or of clients behind nginx, will fail" >&2
+	echo "not installed: $(strip $(WANTED)). The tests that need it will fail, and say so" >&2
 
 # ---- run ----------------------------------------------------------------------------------------------------------
 

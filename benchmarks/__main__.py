@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bursts, clients, front, nginx, processes, waiters, warm
+from benchmarks import bursts, clients, front, nginx, processes, redis_store, waiters, warm
 
 PARTS = {
     "warm": warm.rows,
@@ -19,6 +19,7 @@ PARTS = {
     "nginx": nginx.rows,
     "waiters": waiters.rows,
     "processes": processes.rows,
+    "redis": redis_store.rows,
 }
 
 

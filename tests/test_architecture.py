@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "grants": DATA,
     "observe": ("errors", "events"),
     "_engine": ("_core", "errors", "events"),
+    "managers": ("_core", "_engine", "manager", "errors", "events"),
     "manager": ("_core", "_engine", "stores", "grants", "seeds", "errors", "events"),
     "clients": BELOW_CLIENTS,
     "api": ("clients", "grants", *BELOW_CLIENTS),
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "testing": ("stores", "grants", *BELOW_CLIENTS),
     "cli": EVERYTHING,
     "__main__": ("cli",),
-    "__init__": ("api", "clients", "seeds", *BELOW_CLIENTS),
+    "__init__": ("api", "clients", "managers", "seeds", *BELOW_CLIENTS),
 }
 
 # A list of what is allowed, because the list of what is not could never be complete.
@@ -103,9 +104,11 @@ MAY_LOAD: dict[str, str] = {
     "filelock": r"stores/.*",
     "keyring": r"stores/.*",
     "platformdirs": r"stores/.*|profiles\.py|cli/.*",
-    "psycopg": r"stores/postgres\.py",
-    "redis": r"stores/redis\.py",
+    "psycopg": r"stores/_?postgres(_\w+)?\.py",
+    "redis": r"stores/_?redis(_\w+)?\.py",
     "msgspec": r"api/.*",
+    "opentelemetry": r"observe/opentelemetry\.py",
+    "prometheus_client": r"observe/prometheus\.py",
     "pydantic": r"api/.*",
     "rich": r"cli/.*|api/_showing\.py",
     "sniffio": r"clients/.*|_engine/.*|manager\.py",

@@ -10,11 +10,18 @@ from typing import Any
 
 import httpx2
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.clients.modes import Mode, Via, get, grant_for, send
 from unexpired import InCookie, InHeader, InQuery, Scheme, Session, TokenManager
 from unexpired.events import Event
 from unexpired.grants import FunctionGrant, RefreshTokenGrant
+from unexpired.observe import opentelemetry, prometheus
+from unexpired.observe.logging import observe as observe_in_log
 from unexpired.stores import MemoryStore
 from unexpired.testing import ServerConfig, ServerHandle, running_server
 
@@ -58,6 +65,13 @@ class Hunt:
         self.store = MemoryStore()
         self.manager = TokenManager(grant, store=self.store, key="alice", patience=0.0)
         self.manager.on(Event, lambda event: self.said.extend([repr(event), str(event)]))
+        self.spans = InMemorySpanExporter()
+        self.registry = CollectorRegistry()
+        traces = TracerProvider(shutdown_on_exit=False)
+        traces.add_span_processor(SimpleSpanProcessor(self.spans))
+        opentelemetry.observe(self.manager, tracer_provider=traces, meter_provider=NoOpMeterProvider())
+        prometheus.observe(self.manager, registry=self.registry)
+        observe_in_log(self.manager)
         login = server.login()
         self.manager.login(login)
         self.note_session()
@@ -91,7 +105,8 @@ class Hunt:
         """Every saying with a secret in it."""
         records = [f"{record.getMessage()} {vars(record)!r}" for record in self.caplog.records]
         assert any(record.name == "unexpired" for record in self.caplog.records)
-        said = [*self.said, *records, self.caplog.text]
+        told = [generate_latest(self.registry).decode(), *(span.to_json() for span in self.spans.get_finished_spans())]
+        said = [*self.said, *records, *told, self.caplog.text]
         return [one for one in said if any(secret in one for secret in self.secrets)]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnexpiredError,
     )
     from unexpired.manager import TokenManager
+    from unexpired.managers import TokenManagers
     from unexpired.seeds import seed_from_environ, seed_from_file
 
     __version__: str
@@ -43,6 +44,7 @@ __all__ = [
     "TemporarilyUnavailable",
     "Token",
     "TokenManager",
+    "TokenManagers",
     "UnexpiredError",
     "Verdict",
     "errors",
@@ -70,6 +72,7 @@ _HOMES = {
     "TemporarilyUnavailable": "unexpired.errors",
     "Token": "unexpired._core.token",
     "TokenManager": "unexpired.manager",
+    "TokenManagers": "unexpired.managers",
     "UnexpiredError": "unexpired.errors",
     "Verdict": "unexpired._core.scheme",
     "seed_from_environ": "unexpired.seeds",

@@ -74,7 +74,8 @@ class LoginRequired(UnexpiredError):
 
     *reason* is one word for programs: ``no_session``, ``logout``, ``refused`` (the server no longer accepts the
     refresh token), ``answer_lost`` (interrupted while rotating), ``login_required`` (the API said so),
-    ``step_up`` (RFC 9470: the API wants a stronger login; the session lives on), or a reason of your grant's own.
+    ``step_up`` (RFC 9470: the API wants a stronger login; the session lives on), ``moved`` (to another store: the
+    program needs that store, and nobody has to log in), or a reason of your grant's own.
     *login_url* is where to log in, with the way back, when the manager was given a template. *challenge* holds what
     a step-up asks for (``acr_values``, ``max_age``, ``claims``). *fields* holds what is in the address, ``return_to``
     and the manager's own *login_fields*, for programs that build theirs themselves.

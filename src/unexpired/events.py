@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "CallerWaited",
     "Event",
+    "FlightEnded",
     "FreshTokenRefused",
     "LoggedIn",
     "LoggedOut",
@@ -19,6 +21,7 @@ __all__ = [
     "RefreshSucceeded",
     "RequestReplayed",
     "SessionEnded",
+    "SessionSeen",
     "Unsaved",
 ]
 
@@ -32,11 +35,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RefreshStarted(Event):
-    """A token request is about to be sent. *version* is the session version being redeemed, *attempt* counts from 1."""
+    """A token request is about to be sent. *version* is the session version being redeemed, *attempt* counts from 1.
+
+    *recovers*: somebody announced a request for this version and vanished before its end was known, by a crash for
+    example; this one takes its place.
+    """
 
     version: int
     attempt: int
     resource: str | None = None
+    recovers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,69 @@ class RefreshFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FlightEnded(Event):
+    """A flight of this process is over, however it ended: the last event of each flight, with its figures.
+
+    *flight* numbers it in this process, *callers* is how many waited for it (0: it ran in the background). *outcome* is
+
+    * ``refreshed``: a new token is stored;
+    * ``adopted``: somebody else's newer token was in the store, and nothing was asked for;
+    * ``cooling_down``: an earlier flight, here or elsewhere, failed a moment ago, and nothing was asked for;
+    * ``failed``: no token; *reason* is the sort of failure, for ``cooling_down`` too;
+    * ``ended``: the server said that the login is over; *reason* is that of `SessionEnded`;
+    * ``gone``: nobody is logged in any more, or nobody ever was;
+    * ``overtaken``: what the server answered was dropped, because the record had changed meanwhile;
+    * ``unsaved``: the process ended before the new token could be stored;
+    * ``broken``: a mistake in a store or in this library; see the log.
+
+    *seconds* is all it took, of which *lease_seconds* were spent on getting the lease and *request_seconds* on
+    *requests* token requests (each try to connect is one). *fenced* counts its writes that were refused because the
+    record had changed. *recovered*: see `RefreshStarted.recovers`. *retry_after* is the pause that a failure begins.
+    *version* and *expires_at* (UNIX time, of the token that lives longest) are the session's, as the flight left it.
+    """
+
+    flight: int
+    outcome: str
+    seconds: float
+    callers: int
+    reason: str = ""
+    version: int = 0
+    resource: str | None = None
+    lease_seconds: float = 0.0
+    request_seconds: float = 0.0
+    requests: int = 0
+    fenced: int = 0
+    recovered: bool = False
+    retry_after: float | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallerWaited(Event):
+    """A caller has waited *seconds* for that *flight*, and goes on: told on its own thread or task, no line of the log.
+
+    *served*: the flight ended in time. A caller that is cancelled while it waits is not told of.
+    """
+
+    flight: int
+    seconds: float
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSeen(Event):
+    """This process saw in the store what it did not know: at its first look, or because somebody else stored it.
+
+    *adopted*: it is a newer version of a login that was known here. *expires_at* as in `FlightEnded`.
+    """
+
+    version: int
+    ended: bool
+    adopted: bool
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unsaved(Event):
     """A rotated token could not be stored. It is kept in memory, and storing is tried again and again.
 
@@ -74,10 +145,14 @@ class Unsaved(Event):
 
 @dataclass(frozen=True, slots=True)
 class RequestReplayed(Event):
-    """A request was refused with an expired token and has been sent again with a newer one."""
+    """A request was refused with an expired token and has been sent again with a newer one.
+
+    Told on its caller's thread or task. *seconds* is how long its first answer had been there by then.
+    """
 
     origin: str
     replays: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +177,9 @@ class SessionEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn(Event):
-    """A new login was stored."""
+    """A new login was stored. *expires_at* is its token's expiry (UNIX time), if there is one and it is known."""
+
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from unexpired._engine.desk import Desk
 from unexpired._engine.exchange import Exchange
 from unexpired._engine.flying import Flying
 from unexpired._engine.login_page import LoginPage
+from unexpired._engine.tally import lasting
 from unexpired._engine.telling import Listener
 from unexpired.errors import LoginRequired
 from unexpired.events import Event, LoggedIn, LoggedOut
@@ -248,10 +249,12 @@ class TokenManager:
         first, login_id = first_token(token, self._policy.default_lifetime), os.urandom(16).hex()
         flow = changes.login(self.key, login_id, first, fingerprint(first), once=once)
         session = driving.change(flow, self._cell, self._grant)
-        self._cell.adopt(session)
         if session.login == login_id:
+            self._cell.adopt(session)
             self._cell.suspicions.clear()
-            self.exchange.tell(LoggedIn(self.key))
+            self.exchange.tell(LoggedIn(self.key, lasting(session)))
+        else:
+            self._cell.notice(session)
         return session
 
     def _current(self, resource: str | None) -> Token | Need:

@@ -1,4 +1,4 @@
-"""One process of a fleet on one FileStore: `python -m tests.concurrency.fleet_worker <url> <directory> <mode>`.
+"""One process of a fleet on one store: `python -m tests.concurrency.fleet_worker <url> <directory or URL> <mode>`.
 
 Hears one JSON line per order and says one per outcome.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from tests.clients.modes import Mode, get, grant_for, statuses
 from unexpired import TokenManager
 from unexpired.errors import UnexpiredError
-from unexpired.stores import FileStore
+from unexpired.stores import FileStore, open_store
 from unexpired.testing import ServerHandle
 
 
@@ -39,10 +39,10 @@ def refresh(manager: TokenManager, times: int) -> str:
     return "done"
 
 
-def main(url: str, directory: str, mode: Mode, grace: float) -> None:
+def main(url: str, place: str, mode: Mode, grace: float) -> None:
     """Obey until told no more."""
     grant = grant_for(ServerHandle(url, 0), reuse_grace=grace)
-    manager = TokenManager(grant, store=FileStore(directory), key="alice")
+    manager = TokenManager(grant, store=open_store(place) if "://" in place else FileStore(place), key="alice")
     say("ready")
     for line in sys.stdin:
         order, number = json.loads(line)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from unexpired._core.ports import HeldLease, Store
 from unexpired._core.session import Session
 from unexpired.stores import FileStore, MemoryStore
 from unexpired.stores.memory import MemoryLease
+from unexpired.stores.sealed import Sealed, new_key
+from unexpired.stores.sqlite import SQLiteStore
 from unexpired.testing.contract import StoreContract
+
+KEY = new_key()
 
 
 class TestMemoryStore(StoreContract):
@@ -38,6 +43,53 @@ class TestFileStore(StoreContract):
         """Another object on the same directory, as another process would have it."""
         assert isinstance(store, FileStore)
         return FileStore(store._directory)
+
+
+class TestSQLiteStore(StoreContract):
+    """`SQLiteStore` keeps every promise of a store."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> Iterator[None]:
+        self.place = tmp_path
+        self.count = 0
+        with ExitStack() as self.stack:
+            yield
+
+    def make_store(self) -> Store:
+        """A store in a file of its own, which does not exist yet."""
+        self.count += 1
+        return self.stack.enter_context(SQLiteStore(self.place / f"{self.count}.db"))
+
+    def make_peer(self, store: Store) -> Store:
+        """Another object on the same file, as another process would have it."""
+        assert isinstance(store, SQLiteStore)
+        return self.stack.enter_context(SQLiteStore(store._path))
+
+
+class TestSealedFileStore(TestFileStore):
+    """Sealing keeps every promise of what it seals."""
+
+    def make_store(self) -> Store:
+        """A sealed store in a directory of its own."""
+        return Sealed(super().make_store(), KEY)
+
+    def make_peer(self, store: Store) -> Store:
+        """Another object on the same directory with the same key."""
+        assert isinstance(store, Sealed)
+        return Sealed(super().make_peer(store._store), KEY)
+
+
+class TestSealedSQLiteStore(TestSQLiteStore):
+    """Sealing keeps every promise of a database, too."""
+
+    def make_store(self) -> Store:
+        """A sealed store in a file of its own."""
+        return Sealed(super().make_store(), KEY)
+
+    def make_peer(self, store: Store) -> Store:
+        """Another object on the same file with the same key."""
+        assert isinstance(store, Sealed)
+        return Sealed(super().make_peer(store._store), KEY)
 
 
 class _Forgetful(MemoryStore):

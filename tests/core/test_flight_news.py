@@ -175,6 +175,19 @@ def test_only_requests_that_were_sent_are_told_as_started() -> None:
     assert world.result.session.version == 1
 
 
+@pytest.mark.parametrize(("owner", "recovers"), [("gone", True), ("me", False), ("", False)])
+def test_a_start_tells_whether_it_takes_over_from_somebody_who_vanished(owner: str, recovers: bool) -> None:
+    """Another owner's open intent is a request whose end nobody knows; one's own is known, and so is a noted end."""
+    world = _flown(answer(), record=session(intent=intent(owner=owner, since=EPOCH - 60.0)))
+    assert world.heard(RefreshStarted) == [RefreshStarted(KEY, 1, 2, None, recovers)]
+
+
+def test_a_repeated_request_takes_over_from_nobody() -> None:
+    """Within a grace period the same owner sends again: that is no crash."""
+    world = _flown(AnswerLost("gone"), answer(), policy=Policy(reuse_grace=30.0))
+    assert [started.recovers for started in world.heard(RefreshStarted)] == [False, False]
+
+
 def test_any_grace_at_all_is_used() -> None:
     """A lost answer is asked for again within a grace period of a second."""
     world = _flown(AnswerLost("gone"), answer(), policy=Policy(reuse_grace=1.0))

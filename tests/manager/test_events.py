@@ -3,13 +3,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from unittest.mock import ANY
 
 import pytest
 
 from tests.engine.staging import EXPIRED, FRESH, Attempt, Crowd, Server, aboard, manager_for, until
 from unexpired import TokenManager
 from unexpired.events import (
+    CallerWaited,
     Event,
+    FlightEnded,
     FreshTokenRefused,
     LoggedIn,
     LoggedOut,
@@ -21,21 +24,23 @@ from unexpired.stores import MemoryStore
 
 
 def test_a_refresh_is_told_with_its_figures() -> None:
-    """Started (version, attempt), then succeeded (new version, seconds, how many callers waited), once each."""
+    """Started (version, attempt), then succeeded (new version, seconds, how many callers waited), then the end."""
     server = Server(gated=True)
     manager = manager_for(server)
     heard: list[Event] = []
-    manager.on(Event, heard.append)
+    manager.on(Event, lambda event: None if isinstance(event, CallerWaited) else heard.append(event))
     crowd = Crowd("threads", 7, manager)
     until(lambda: aboard(manager) == 7)
     server.gate.set()
     crowd.tokens()
-    until(lambda: len(heard) == 2)
-    started, succeeded = heard
+    until(lambda: len(heard) == 3)
+    started, succeeded, ended = heard
     assert started == RefreshStarted("default", version=1, attempt=1)
     assert isinstance(succeeded, RefreshSucceeded)
     assert (succeeded.version, succeeded.callers, succeeded.resource) == (2, 7, None)
     assert 0 < succeeded.seconds < 60
+    assert isinstance(ended, FlightEnded)
+    assert (ended.outcome, ended.version, ended.callers) == ("refreshed", 2, 7)
 
 
 def test_listeners_hear_of_their_type_only() -> None:
@@ -47,8 +52,8 @@ def test_listeners_hear_of_their_type_only() -> None:
     manager.on(Event, every.append)
     manager.login(FRESH)
     manager.logout()
-    assert one == [LoggedIn("default")]
-    assert every == [LoggedIn("default"), LoggedOut("default", revoked=False)]
+    assert one == [LoggedIn("default", ANY)]
+    assert every == [LoggedIn("default", ANY), LoggedOut("default", revoked=False)]
 
 
 def test_callers_are_awake_before_listeners_are_told() -> None:
@@ -78,7 +83,7 @@ def test_what_a_listener_raises_changes_nothing(caplog: pytest.LogCaptureFixture
     manager.on(LoggedIn, broken)
     manager.on(LoggedIn, heard.append)
     manager.login(FRESH)
-    assert heard == [LoggedIn("default")]
+    assert heard == [LoggedIn("default", ANY)]
     assert "a listener for LoggedIn failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
@@ -121,7 +126,7 @@ def test_a_subscription_ends_alone_and_once() -> None:
     first()
     first()
     manager.login(FRESH)
-    assert heard == [LoggedIn("default")]
+    assert heard == [LoggedIn("default", ANY)]
 
 
 def test_close_ends_the_managers_own_subscriptions() -> None:
@@ -146,13 +151,13 @@ def test_events_are_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     manager.login(FRESH)
     manager.exchange.tell(RequestReplayed("default", "https://api.example.com", 1))
     manager.exchange.tell(Event("default"))
-    levels = {record.unexpired_event: record.levelno for record in caplog.records}  # type: ignore[attr-defined]
-    assert levels == {
-        LoggedIn("default"): logging.INFO,
-        RequestReplayed("default", "https://api.example.com", 1): logging.DEBUG,
-        Event("default"): logging.INFO,
-    }
-    assert "LoggedIn(key='default')" in caplog.text
+    levels = [(record.unexpired_event, record.levelno) for record in caplog.records]  # type: ignore[attr-defined]
+    assert levels == [
+        (LoggedIn("default", ANY), logging.INFO),
+        (RequestReplayed("default", "https://api.example.com", 1), logging.DEBUG),
+        (Event("default"), logging.INFO),
+    ]
+    assert "LoggedIn(key='default'" in caplog.text
     assert "access 0" not in caplog.text
 
 

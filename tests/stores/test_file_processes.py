@@ -16,7 +16,7 @@ from unexpired.stores import FileStore
 class Worker:
     """A process that runs one task of `worker`; `say` and `hear` are the other ends of its own."""
 
-    def __init__(self, task: str, directory: Path) -> None:
+    def __init__(self, task: str, directory: Path | str) -> None:
         command = [sys.executable, "-W", "error", worker.__file__, task, str(directory)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None

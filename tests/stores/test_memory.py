@@ -9,8 +9,7 @@ import pytest
 
 from unexpired._core.session import Session
 from unexpired._core.token import Token
-from unexpired.errors import ConfigurationError
-from unexpired.stores import FileStore, MemoryStore, open_store
+from unexpired.stores import FileStore, MemoryStore
 from unexpired.stores.memory import MemoryLease, _after_fork
 
 FIRST = Session.begin("key", "login", Token("access", refresh_token="refresh"))
@@ -101,23 +100,6 @@ def test_nothing_keeps_a_store_alive() -> None:
     del store
     gc.collect()
     assert gone() is None
-
-
-def test_a_url_names_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`open_store` knows the memory, a directory, and this user's directory; it reads and writes nothing."""
-    monkeypatch.setenv("UNEXPIRED_HOME", str(tmp_path / "home"))
-    assert isinstance(open_store("memory:"), MemoryStore)
-    assert open_store(f"file:{tmp_path}/a").identity == FileStore(tmp_path / "a").identity
-    assert open_store(f"file://{tmp_path}/a").identity == FileStore(tmp_path / "a").identity
-    assert open_store("file:").identity == FileStore(tmp_path / "home").identity
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("url", ["", "memory", "memory:x", "file", "ftp://example.com", "/tmp/sessions"])
-def test_any_other_url_is_refused(url: str) -> None:
-    """A URL that names no store is an error of configuration."""
-    with pytest.raises(ConfigurationError, match="no store is called"):
-        open_store(url)
 
 
 def test_a_store_in_memory_tells_how_much_is_in_it() -> None:

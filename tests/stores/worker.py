@@ -1,4 +1,4 @@
-"""Another process on the same store, spoken to through its pipes: `python worker.py <task> <directory>`."""
+"""Another process on the same store, spoken to through its pipes: `python worker.py <task> <directory or URL>`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from unittest import mock
 from unexpired._core.session import Session
 from unexpired._core.token import Token
 from unexpired.errors import StoreError
-from unexpired.stores import FileStore
+from unexpired.stores import FileStore, Store, open_store
+from unexpired.stores._changes import Changes
 
 KEY = "alice@example"
 FILL = "x" * 20_000
@@ -38,20 +39,16 @@ def version(number: int) -> Session:
     return Session(KEY, "login", number, "refresh", MappingProxyType({None: token}))
 
 
-def count(store: FileStore) -> None:
+def count(store: Store) -> None:
     """Add 50 versions, each to whatever is stored by then."""
     say("ready")
     hear()
     for _ in range(50):
-        while True:
-            before = store.load(KEY)
-            assert before is not None
-            if store.swap(KEY, before, version(before.version + 1)):
-                break
+        add(store)
     say("done")
 
 
-def read(store: FileStore) -> None:
+def read(store: Store) -> None:
     """Load until told the last version, and say how many were seen. A torn record raises."""
     say("ready")
     last, seen = int(hear()), 0
@@ -65,7 +62,7 @@ def read(store: FileStore) -> None:
     say(f"seen {seen}")
 
 
-def write(store: FileStore) -> None:
+def write(store: Store) -> None:
     """Swap for ever, and say each version that was stored."""
     before = store.load(KEY)
     while True:
@@ -75,7 +72,24 @@ def write(store: FileStore) -> None:
         say(str(after.version))
 
 
-def write_until(step: str, store: FileStore) -> None:
+def first(store: Store) -> None:
+    """Store the first version, at once with others."""
+    say("ready")
+    hear()
+    say(str(store.swap(KEY, None, version(1))))
+    hear()
+
+
+def answer(store: Store) -> None:
+    """Swap whenever asked, and say which version was stored."""
+    while hear():
+        add(store)
+        found = store.load(KEY)
+        assert found is not None
+        say(str(found.version))
+
+
+def write_until(step: str, store: Store) -> None:
     """Begin one swap and stop in the middle, before *step* of module os is done for the first time."""
     before = store.load(KEY)
     assert before is not None
@@ -91,7 +105,65 @@ def write_until(step: str, store: FileStore) -> None:
     store.swap(KEY, before, version(before.version + 1))
 
 
-def hold(store: FileStore) -> None:
+def write_until_change(step: str, store: Store) -> None:
+    """Begin one swap in SQLite and stop in the middle: *before* or *after* the announcement, or once *committed*."""
+    begin, end = Changes.begin, Changes.end
+
+    def pause() -> None:
+        say("stopped")
+        hear()
+
+    def slow_begin(self: Changes, place: int, key: str) -> bytes:
+        if step == "before":
+            pause()
+        number = begin(self, place, key)
+        if step == "after":
+            pause()
+        return number
+
+    def slow_end(self: Changes, place: int, number: bytes) -> None:
+        pause()
+        end(self, place, number)
+
+    before = store.load(KEY)
+    assert before is not None
+    with mock.patch.object(Changes, "begin", slow_begin), mock.patch.object(Changes, "end", slow_end):
+        store.swap(KEY, before, version(before.version + 1))
+
+
+def forks(store: Store) -> None:
+    """Fork twenty times while another thread swaps without a pause; each child swaps once, and counts."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of just this
+    enough = threading.Event()
+
+    def work() -> None:
+        while not enough.is_set():
+            add(store)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            add(store)
+            store.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    enough.set()
+    thread.join(30)
+    say("done")
+
+
+def add(store: Store) -> None:
+    """One more version, on whatever is stored by then."""
+    while True:
+        before = store.load(KEY)
+        assert before is not None
+        if store.swap(KEY, before, version(before.version + 1)):
+            return
+
+
+def hold(store: Store) -> None:
     """Take the lease, saying so when that takes waiting, and keep it until told."""
     waited: list[bool] = []
 
@@ -110,7 +182,7 @@ def hold(store: FileStore) -> None:
     hear()
 
 
-def fork(store: FileStore) -> None:
+def fork(store: Store) -> None:
     """Fork while holding the lease; the child tries everything to be rid of it, or to have it."""
     lease = store.lease(KEY, owner="worker", seconds=1.0, wait=1.0, stop=lambda: False)
     assert lease is not None
@@ -137,7 +209,7 @@ def fork(store: FileStore) -> None:
     hear()
 
 
-def fork_in_swap(store: FileStore) -> None:
+def fork_in_swap(store: Store) -> None:
     """Fork while another thread is in the middle of a swap, which the child then waits out."""
     warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of just this
     before = store.load(KEY)
@@ -167,15 +239,20 @@ def fork_in_swap(store: FileStore) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-TASKS: dict[str, Callable[[FileStore], None]] = {
+TASKS: dict[str, Callable[[Store], None]] = {
+    "answer": answer,
     "count": count,
+    "first": first,
     "fork": fork,
     "fork in swap": fork_in_swap,
+    "forks": forks,
     "hold": hold,
     "read": read,
     "write": write,
     **{f"until {step}": partial(write_until, step) for step in ("utime", "fsync", "replace")},
+    **{f"change {step}": partial(write_until_change, step) for step in ("before", "after", "committed")},
 }
 
 if __name__ == "__main__":
-    TASKS[sys.argv[1]](FileStore(sys.argv[2]))
+    place = sys.argv[2]
+    TASKS[sys.argv[1]](open_store(place) if place.startswith("sqlite:") else FileStore(place))

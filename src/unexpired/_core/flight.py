@@ -147,10 +147,11 @@ def _redeem(plan: Plan, granted: Granted, session: Session, events: list[Refresh
         since = granted.at + (instant.boot - granted.since)
         intent = Intent(session.login, session.version, plan.owner, attempt, since)
         marked = session.noted(intent=intent, failure=session.failure)
+        recovers = session.intent is not None and session.intent.owner not in ("", plan.owner)
         if not (yield from Swap(session, marked)):
             return None
         trip = Trip(plan.key, plan.policy, session, marked, resource)
-        events.append(RefreshStarted(plan.key, session.version, attempt, resource))
+        events.append(RefreshStarted(plan.key, session.version, attempt, resource, recovers))
         answer = yield from _send(trip, deadline)
         if answer is None:
             return (yield from _not_sent(trip, events))

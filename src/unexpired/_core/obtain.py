@@ -81,6 +81,13 @@ def gone(key: str, session: Session | None) -> LoginRequired:
             reason="no_session",
         )
     reason = session.ended.reason
+    if reason == "moved":
+        return LoginRequired(
+            f"the session {key!r} was moved to another store (unexpired.stores.migrate): give this program that store, "
+            "and start it again",
+            key=key,
+            reason=reason,
+        )
     message = _ENDINGS.get(reason, f"the login has ended ({reason})")
     return LoginRequired(f"{message}: log in again as {key!r}", key=key, reason=reason)
 

@@ -42,6 +42,9 @@ class Store(Protocol):
       machine.
     * A reader sees a whole record: the one before or the one after a swap.
     * `stamp` is cheap enough for every request.
+
+    A store may have a method more: ``keys()``, an iterator of the keys of all its records, ended ones too, which
+    raises StoreError. `unexpired.stores.migrate` and `Sealed.reseal` need it where they are not told the keys.
     """
 
     @property

@@ -17,6 +17,7 @@ from unexpired._core.token import Token
 from unexpired._engine import circles
 from unexpired._engine.clock import boot
 from unexpired._engine.flying import Flying
+from unexpired._engine.tally import seen
 from unexpired._engine.telling import Listeners
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Cell:
         self.quiet_until = 0.0
         self._lock = threading.RLock()
         self._read: object = _UNREAD
+        self._stored_here: tuple[tuple[str, int], ...] = ()
 
     def renew_locks(self) -> None:
         """In a forked child: no flight is under way here, whatever the parent was doing."""
@@ -75,8 +77,7 @@ class Cell:
         view, stamp = self.view, self.stamp()
         if view is not None and view.stamp == stamp:
             return view
-        session = self.store.load(self.key)
-        return self._see(session, stamp)
+        return self.notice(self.store.load(self.key), stamp)
 
     def read(self) -> Session | None:
         """The stored session, read now; `changed` counts from here. Raises StoreError."""
@@ -92,9 +93,26 @@ class Cell:
 
         What is known then: something later, if that was known already.
         """
-        return self._see(session, _UNREAD).session
+        return self._see(session, _UNREAD)[0].session
 
-    def _see(self, session: Session | None, stamp: object) -> View:
+    def swap(self, expected: Session | None, new: Session) -> bool:
+        """The store's, by this process: nobody who finds *new* there before it is adopted takes it for news."""
+        with self._lock:
+            self._stored_here = (*self._stored_here[-3:], (new.login, new.version))
+        return self.store.swap(self.key, expected, new)
+
+    def notice(self, session: Session | None, stamp: object = _UNREAD) -> View:
+        """Know *session*, which was found in the store, and tell it if it is news here."""
+        view, known = self._see(session, stamp)
+        found = view.session
+        if found is not None and (found.login, found.version) not in self._stored_here:
+            news = seen(found, known)
+            if news is not None:
+                self.listeners.tell(news)
+        return view
+
+    def _see(self, session: Session | None, stamp: object) -> tuple[View, Session | None]:
+        """What is known from now on, and the session that was until now."""
         with self._lock:
             before = self.view
             if before is not None and _goes_back(before.session, session):
@@ -102,7 +120,7 @@ class Cell:
             else:
                 view = View(session, stamp, _hold(session, before))
             self.view = view
-            return view
+            return view, before.session if before is not None else None
 
     # -- flying -------------------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def change(flow: Flow[R], cell: Cell, grant: Grant) -> R:
     perform: dict[type[effects.Effect[Any]], Callable[[Any], object]] = {
         effects.Now: lambda _: instant(),
         effects.Load: lambda _: cell.store.load(cell.key),
-        effects.Swap: lambda effect: cell.store.swap(cell.key, effect.expected, effect.new),
+        effects.Swap: lambda effect: cell.swap(effect.expected, effect.new),
         effects.SetAside: lambda _: cell.store.set_aside(cell.key),
         effects.Revoke: lambda effect: asking.revoke(grant, effect.session),
     }

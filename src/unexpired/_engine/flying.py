@@ -17,7 +17,9 @@ from unexpired._engine import asking
 from unexpired._engine.circles import CURRENT, Waiting
 from unexpired._engine.clock import TICK, boot, draw, instant, main_is_over
 from unexpired._engine.rooms import AsyncRoom, ThreadRoom, room_here
+from unexpired._engine.tally import Tally
 from unexpired.errors import StoreError, UnexpiredError, place_of
+from unexpired.events import CallerWaited
 
 if TYPE_CHECKING:
     from unexpired._core.ports import Grant, HeldLease
@@ -56,6 +58,7 @@ class Flying:
         self._starting = threading.RLock()
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
+        self._tally = Tally()
 
     # -- joining ------------------------------------------------------------------------------------------------
 
@@ -87,13 +90,15 @@ class Flying:
 
     def wait(self, until: float) -> effects.Result | None:
         """Wait on this thread until the flight ends, at most until boot time *until* (None: it has not ended)."""
+        began = boot()
         with Waiting(self):
             if self.result is None:
                 self._threads.wait(until)
-        return self._answer()
+        return self._goes_on(began)
 
     async def await_(self, until: float) -> effects.Result | None:
         """The same for a task of any event loop."""
+        began = boot()
         self._get_away()
         with Waiting(self):
             here, kind = room_here()
@@ -103,7 +108,7 @@ class Flying:
                     room = self._rooms[here] = kind()
             if self.result is None:
                 await room.wait(until)
-        return self._answer()
+        return self._goes_on(began)
 
     def _get_away(self) -> None:
         """Give the flight this thread's turns of the interpreter, once, until its request is on its way.
@@ -114,6 +119,13 @@ class Flying:
         if not self._away:
             self._away = True
             time.sleep(_HEAD_START)
+
+    def _goes_on(self, began: float) -> effects.Result | None:
+        """What a caller gets that has waited since boot time *began*. It is told here, where its context is."""
+        answer = self._answer()
+        waited = CallerWaited(self.plan.key, self._tally.flight, boot() - began, answer is not None)
+        self._cell.listeners.inform(waited)
+        return answer
 
     def _answer(self) -> effects.Result | None:
         """A result published early, while its token cannot be stored, is no answer to those who need a later one."""
@@ -141,10 +153,13 @@ class Flying:
         finally:
             Flying.in_air.remove(self)
             self._release()
-            if not self.done:
+            landed = self.done
+            if not landed:
                 now = instant().wall
                 broken = Failure("unreachable", "the refresh broke down; see the log", now, now + 1)
                 self._publish(effects.Publish(effects.Result(None, broken)))
+            ended = self._tally.ended(self.plan.key, self.result if landed else None, self._callers)
+            self._cell.listeners.tell(ended)
 
     def _drive(self, flow: effects.Flow[None]) -> None:
         try:
@@ -182,13 +197,14 @@ class Flying:
     def _take_lease(self, effect: effects.Lease) -> object:
         policy = self.plan.policy
         changed = self._cell.changed
-        held = self._cell.store.lease(
-            self.plan.key,
-            owner=self.plan.owner,
-            seconds=policy.deadline + policy.lease_margin,
-            wait=effect.wait,
-            stop=lambda: changed() or self.exiting(),
-        )
+        with self._tally.leasing():
+            held = self._cell.store.lease(
+                self.plan.key,
+                owner=self.plan.owner,
+                seconds=policy.deadline + policy.lease_margin,
+                wait=effect.wait,
+                stop=lambda: changed() or self.exiting(),
+            )
         if held is None:
             return "changed" if changed() else "timeout"
         self._lease = held
@@ -210,10 +226,14 @@ class Flying:
         return self._cell.read()
 
     def _swap(self, effect: effects.Swap) -> bool:
-        return self._cell.store.swap(self.plan.key, effect.expected, effect.new)
+        self._tally.writes()
+        stored = self._cell.swap(effect.expected, effect.new)
+        self._tally.wrote(stored=stored)
+        return stored
 
     def _redeem(self, effect: effects.Redeem) -> Token | Mapping[str, Any] | UnexpiredError:
-        return asking.redeem(self._grant, effect, self.plan.key)
+        with self._tally.requesting():
+            return asking.redeem(self._grant, effect, self.plan.key)
 
     def _revoke(self, effect: effects.Revoke) -> bool:
         return asking.revoke(self._grant, effect.session)
@@ -248,6 +268,7 @@ class Flying:
         return self._callers
 
     def _emit(self, effect: effects.Emit) -> None:
+        self._tally.hear(effect.event)
         self._cell.listeners.tell(effect.event)
 
 

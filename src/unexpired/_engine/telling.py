@@ -18,6 +18,8 @@ _LEVELS: dict[type[events.Event], int] = {
     events.RefreshStarted: logging.DEBUG,
     events.RefreshSucceeded: logging.INFO,
     events.RefreshFailed: logging.WARNING,
+    events.FlightEnded: logging.DEBUG,
+    events.SessionSeen: logging.DEBUG,
     events.Unsaved: logging.ERROR,
     events.RequestReplayed: logging.DEBUG,
     events.FreshTokenRefused: logging.WARNING,
@@ -59,13 +61,22 @@ class Listeners:
 
     def tell(self, event: events.Event) -> None:
         """Log the event and call the listeners; what they (or the log's handlers) raise changes nothing."""
-        callbacks = [listener.callback for listener in list(self._listeners) if isinstance(event, listener.kind)]
-        for inform in (_log_event, *callbacks):
-            try:
-                inform(event)
-            except Exception:  # noqa: BLE001 - not ours
-                with suppress(Exception):
-                    _log.exception("a listener for %s failed", type(event).__name__)
+        _call(_log_event, event)
+        self.inform(event)
+
+    def inform(self, event: events.Event) -> None:
+        """Call the listeners, without a line in the log."""
+        for listener in list(self._listeners):
+            if isinstance(event, listener.kind):
+                _call(listener.callback, event)
+
+
+def _call(listener: Callable[[Any], object], event: events.Event) -> None:
+    try:
+        listener(event)
+    except Exception:  # noqa: BLE001 - not ours
+        with suppress(Exception):
+            _log.exception("a listener for %s failed", type(event).__name__)
 
 
 def _log_event(event: events.Event) -> None:

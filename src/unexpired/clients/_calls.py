@@ -12,6 +12,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import Judgement, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired._engine.clock import boot
 from unexpired.clients._exchange import aanswer, answer, body_refused, check_manager, chosen_scheme, replayed, step
 from unexpired.errors import LoginRequired
 from unexpired.manager import TokenManager
@@ -117,7 +118,7 @@ class Calls:
         """Go on from the answer with *status*, which *call* got with *token*."""
         if self.is_fine(status):
             return
-        where, exchange, times = call.origin(), self._exchange, 0
+        where, exchange, times, since = call.origin(), self._exchange, 0, boot()
         try:
             flow = replay(self.manager.key, token, self._judge(call), where, endpoint_of(*call.target()))
             told: object = None
@@ -130,7 +131,7 @@ class Calls:
                     told = self._judge(call)
                 else:
                     told = answer(exchange, effect, status)
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             call.discard()
             raise exchange.address(error) from None
@@ -142,7 +143,7 @@ class Calls:
         """`go_on`, for tasks."""
         if self.is_fine(status):
             return
-        where, exchange, times = call.origin(), self._exchange, 0
+        where, exchange, times, since = call.origin(), self._exchange, 0, boot()
         try:
             flow = replay(self.manager.key, token, await self._ajudge(call), where, endpoint_of(*call.target()))
             told: object = None
@@ -155,7 +156,7 @@ class Calls:
                     told = await self._ajudge(call)
                 else:
                     told = await aanswer(exchange, effect, status)
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             await call.discard()
             raise exchange.address(error) from None

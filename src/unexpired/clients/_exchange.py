@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from unexpired._core.effects import Effect, Flow
 from unexpired._core.replay import Accepted, End, Newer, Replace
 from unexpired._core.scheme import Scheme, origin_of
+from unexpired._engine.clock import boot
 from unexpired._engine.exchange import Exchange
 from unexpired.errors import ConfigurationError, ReplayRefused
 from unexpired.events import RequestReplayed
@@ -122,10 +123,10 @@ def _answer_at_once(exchange: Exchange, effect: Effect[Any], status: int) -> obj
     return None
 
 
-def replayed(exchange: Exchange, where: str, times: int) -> None:
-    """Tell that a request to *where* was sent again."""
+def replayed(exchange: Exchange, where: str, times: int, since: float) -> None:
+    """Tell that a request to *where* was sent again. Its first answer came at boot time *since*."""
     if times:
-        exchange.tell(RequestReplayed(exchange.key, where, times))
+        exchange.tell(RequestReplayed(exchange.key, where, times, boot() - since))
 
 
 def body_refused(key: str, method: str, where: str) -> ReplayRefused:

@@ -13,6 +13,7 @@ from unexpired._core.replay import Send, replay
 from unexpired._core.scheme import ACCEPTED, Judgement, Rendered, Scheme, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired._engine.clock import boot
 from unexpired.clients._calls import Calls
 from unexpired.clients._dressing import with_cookies, with_parameters, without_parameters
 from unexpired.clients._exchange import (
@@ -147,7 +148,7 @@ class HttpxFlow:
         self, request: Any, dressed: Any, token: Token, response: Any, rewind: Rewind | None
     ) -> Generator[Any, Any, None]:
         """Go on from *response*, which *request* got with *token*: yields what to send again."""
-        where, exchange, times = _origin(request.url), self._exchange, 0
+        where, exchange, times, since = _origin(request.url), self._exchange, 0, boot()
         try:
             judgement = self._judge(request, dressed, response)
             flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
@@ -162,7 +163,7 @@ class HttpxFlow:
                     told = self._judge(request, dressed, response)
                 else:
                     told = answer(exchange, effect, response.status_code)
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             raise exchange.address(error) from None
 
@@ -170,7 +171,7 @@ class HttpxFlow:
         self, request: Any, dressed: Any, token: Token, response: Any, rewind: Rewind | None
     ) -> AsyncGenerator[Any, Any]:
         """`go_on`, for tasks."""
-        where, exchange, times = _origin(request.url), self._exchange, 0
+        where, exchange, times, since = _origin(request.url), self._exchange, 0, boot()
         try:
             judgement = await self._ajudge(request, dressed, response)
             flow = replay(self._manager.key, token, judgement, where, _endpoint(request))
@@ -185,7 +186,7 @@ class HttpxFlow:
                     told = await self._ajudge(request, dressed, response)
                 else:
                     told = await aanswer(exchange, effect, response.status_code)
-            replayed(exchange, where, times)
+            replayed(exchange, where, times, since)
         except LoginRequired as error:
             raise exchange.address(error) from None
 

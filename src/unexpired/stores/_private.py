@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import stat
 import time
 from contextlib import suppress
 
 from unexpired.errors import StoreError
 
-__all__ = ["lock_down", "put_aside", "read", "replace", "trouble"]
+__all__ = ["check", "create", "file_name", "lock_down", "put_aside", "read", "replace", "trouble"]
 
 # Windows has few of these flags and no owners and mode bits: the user's profile protects the files there.
 _POSIX = hasattr(os, "geteuid")
@@ -48,11 +50,11 @@ def trouble(doing: str, path: str, error: OSError, key: str | None) -> StoreErro
     return StoreError(f"cannot {doing} {path}: {why}; {advice}", key=key)
 
 
-def lock_down(directory: str, key: str, *, create: bool) -> None:
+def lock_down(directory: str, key: str, *, create: bool, alone: bool = False) -> None:
     """See that nobody else can change what is in *directory*; with *create*, make it (0700) if it is missing.
 
     Raises StoreError for a directory that is a symbolic link, belongs to somebody else but root, or can be
-    written by others without the sticky bit.
+    written by others without the sticky bit; with *alone*, in spite of it.
     """
     try:
         found = os.lstat(directory)
@@ -70,6 +72,8 @@ def lock_down(directory: str, key: str, *, create: bool) -> None:
         wrong = f"it belongs to another user (uid {found.st_uid}); name a directory of your own"
     elif _POSIX and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         wrong = f"other users can write in it; run: chmod go-w {directory}"
+    elif _POSIX and alone and found.st_mode & 0o022:
+        wrong = "other users can put files beside ours there; name one in a directory of your own"
     else:
         return
     raise StoreError(f"cannot keep sessions in {directory}: {wrong}", key=key)
@@ -101,21 +105,43 @@ def read(path: str, key: str) -> bytes | None:
     except OSError as error:
         raise trouble("open", path, error, key) from error
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            wrong = "it is not a plain file; move it away"
-        elif _POSIX and found.st_uid != os.geteuid():
-            wrong = f"it belongs to another user (uid {found.st_uid}); log in as that user, or move it away"
-        elif _POSIX and found.st_mode & 0o077:
-            wrong = f"other users may have read or changed it; if you trust it, run: chmod 600 {path}"
-        else:
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
+        check(os.fstat(descriptor), path, key)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
     except OSError as error:
         raise trouble("read", path, error, key) from error
     finally:
         os.close(descriptor)
+
+
+def check(found: os.stat_result, path: str, key: str | None) -> None:
+    """Raise StoreError unless what was *found* at *path* is a plain file of this user, closed to all others."""
+    if not stat.S_ISREG(found.st_mode):
+        wrong = "it is not a plain file; move it away"
+    elif _POSIX and found.st_uid != os.geteuid():
+        wrong = f"it belongs to another user (uid {found.st_uid}); log in as that user, or move it away"
+    elif _POSIX and found.st_mode & 0o077:
+        wrong = f"other users may have read or changed it; if you trust it, run: chmod 600 {path}"
+    else:
+        return
     raise StoreError(f"refused to read {path}: {wrong}", key=key)
+
+
+def create(path: str, key: str) -> None:
+    """Make an empty file (0600) at *path* unless there is something already. Raises StoreError."""
+    try:
+        os.close(os.open(path, _CREATE, 0o600))
+        _settle(os.path.dirname(path))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise trouble("create", path, error, key) from error
+
+
+def file_name(key: str) -> str:
+    """A name for any key: readable, short, and different even where the file system ignores case."""
+    slug = re.sub(r"[^A-Za-z0-9@._-]+", "-", key)[:40].strip("-.") or "session"
+    return f"{slug}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def replace(path: str, data: bytes, key: str) -> None:

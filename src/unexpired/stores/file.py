@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
-import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 
 from unexpired._core.record import decode, encode
@@ -134,6 +133,36 @@ class FileStore(Closing):
             except StoreError:
                 _private.put_aside(path, key)
 
+    def keys(self) -> Iterator[str]:
+        """The keys of all session files, ended ones too. Raises StoreError, at its end, for what cannot be read."""
+        _private.lock_down(self._directory, "", create=False)
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _private.trouble("list", self._directory, error, None) from error
+        unread = 0
+        for name in names:
+            if name.endswith(".json"):
+                key = self._key_in(name)
+                if key is None:
+                    unread += 1
+                else:
+                    yield key
+        if unread:
+            raise StoreError(
+                f"{unread} session files in {self._directory} cannot be read: loading the session of each says why"
+            )
+
+    def _key_in(self, name: str) -> str | None:
+        try:
+            data = _private.read(os.path.join(self._directory, name), "")
+            key: object = json.loads(data or b"")["key"]
+        except (StoreError, ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return key if isinstance(key, str) and name == f"{_private.file_name(key)}.json" else None
+
     def _exclusive(self, key: str) -> AbstractContextManager[None]:
         _private.lock_down(self._directory, key, create=True)
         return exclusive(self._path(key, ".swap"), key, _SWAP_WAIT)
@@ -144,10 +173,7 @@ class FileStore(Closing):
         return None if data is None else decode(data, key, path)
 
     def _path(self, key: str, suffix: str = ".json") -> str:
-        """A name for any key: readable, short, and different even where the file system ignores case."""
-        slug = re.sub(r"[^A-Za-z0-9@._-]+", "-", key)[:40].strip("-.") or "session"
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return os.path.join(self._directory, f"{slug}-{digest}{suffix}")
+        return os.path.join(self._directory, _private.file_name(key) + suffix)
 
 
 def _absolute(directory: str) -> str:

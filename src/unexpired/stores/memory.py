@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 
 from unexpired._core.session import Session
@@ -105,6 +105,10 @@ class MemoryStore(Closing):
 
     def set_aside(self, key: str) -> None:
         """Nothing to do: what is kept as an object can always be read."""
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all sessions, ended ones too."""
+        return iter(list(self._sessions))
 
 
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()

@@ -1,0 +1,106 @@
+"""The lease of `PostgresStore`: a row with its holder and its deadline on the server's clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unexpired.errors import StoreError
+from unexpired.stores._postgres_schema import Statements
+from unexpired.stores._watching import FREED, Board
+
+__all__ = ["Ask", "Asking", "PostgresLease", "boot", "take_lease"]
+
+_STOP = 0.005
+_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class Ask(Protocol):
+    """Carries out one statement. Raises StoreError."""
+
+    def __call__(
+        self, doing: str, statement: bytes, values: Mapping[str, object], key: str | None
+    ) -> list[tuple[Any, ...]]:
+        """The rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """For whom a lease is asked, and how."""
+
+    ask: Ask
+    statements: Statements
+    board: Board
+    key: str
+    id: bytes
+
+
+class PostgresLease:
+    """A lease that ends after its seconds on the server's clock. No connection is held meanwhile."""
+
+    timed = True
+
+    def __init__(self, asking: Asking, values: Mapping[str, object], since: float, granted_at: float) -> None:
+        self.granted_at = granted_at
+        self._asking = asking
+        self._values = values
+        self._since = since
+        self._process = os.getpid()
+
+    def age(self) -> float:
+        """Seconds since just before it was asked for. The clock runs during suspend where one can."""
+        return boot() - self._since
+
+    def renew(self) -> None:
+        """Start its seconds anew. Raises StoreError when it has ended, was released, or was inherited by `fork`."""
+        asking = self._asking
+        if not (self._is_ours() and asking.ask("renew", asking.statements.renew, self._values, asking.key)):
+            raise StoreError("this process does not hold the lease any more", key=asking.key)
+
+    def release(self) -> None:
+        """Let the next one have it, unless somebody has it already. A forked child does not release it."""
+        if self._is_ours():
+            asking = self._asking
+            message = asking.board.message(FREED, asking.id.hex())
+            asking.ask("release", asking.statements.release, {**self._values, "message": message}, asking.key)
+            self._process = 0
+            asking.board.heard(message)
+
+    def _is_ours(self) -> bool:
+        return self._process == os.getpid()
+
+
+def take_lease(
+    asking: Asking, *, seconds: float, wait: float, stop: Callable[[], bool], look: float
+) -> PostgresLease | None:
+    """Wait up to *wait* seconds for the lease, or until *stop*.
+
+    It is asked for when its end is told, when the one who has it has run out of time, and every *look* seconds.
+    """
+    name, board = asking.id.hex(), asking.board
+    until = time.monotonic() + max(wait, 0.0)
+    values = {"id": asking.id, "holder": os.urandom(16).hex(), "seconds": float(seconds)}
+    with board.waiting(name) as woken:
+        while True:
+            woken.clear()
+            since = boot()
+            rows = asking.ask("lease", asking.statements.take, values, asking.key)
+            granted, number = rows[0] if rows else (False, 0.0)
+            if granted:
+                # What was loaded before it may be outdated by now, whatever was told.
+                board.forget(name)
+                return PostgresLease(asking, values, since, number)
+            again = time.monotonic() + min(max(number, 0.0) + 0.001, look)
+            while not woken.is_set() and (left := min(again, until) - time.monotonic()) > 0 and not stop():
+                woken.wait(min(left, _STOP))
+            if time.monotonic() >= until or stop():
+                return None
+
+
+def boot() -> float:
+    """Seconds on a clock that never jumps and runs during suspend where one can."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

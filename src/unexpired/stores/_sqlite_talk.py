@@ -1,0 +1,81 @@
+"""How SQLite is spoken to: transactions, patience, and its errors in our words."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from unexpired.stores._changes import Changes, place_of_key
+
+__all__ = ["BUSY", "Writing", "patiently", "transaction", "why"]
+
+BUSY = 10.0
+"""Seconds to wait for who is writing."""
+
+
+class Writing:
+    """A transaction under way."""
+
+    def __init__(self, connection: sqlite3.Connection, changes: Changes | None) -> None:
+        self.execute = connection.execute
+        self._changes = changes
+        self._begun: list[tuple[int, bytes]] = []
+
+    def change(self, name: bytes, key: str) -> None:
+        """Announce that the record of *name* is changed in this transaction. Raises StoreError."""
+        if self._changes is not None:
+            place = place_of_key(name)
+            self._begun.append((place, self._changes.begin(place, key)))
+
+    def committed(self) -> None:
+        """Say so to all processes."""
+        for place, number in self._begun:
+            if self._changes is not None:
+                self._changes.end(place, number)
+
+
+def patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute what does not wait by itself while another process does the same."""
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(0.005)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors have ended it already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+_ADVICE = {
+    "SQLITE_NOTADB": "it is no database, or damaged: move it away, and log in again",
+    "SQLITE_CORRUPT": "it is damaged: move it away, and log in again",
+    "SQLITE_ERROR": "it is not as unexpired made it: move it away, and log in again",
+    "SQLITE_FULL": "free some space there, or name another file",
+    "SQLITE_IOERR": "free some space there, or check the file system",
+    "SQLITE_READONLY": "let this user write there, or name another file",
+    "SQLITE_CANTOPEN": "let this user write there, or name another file",
+    "SQLITE_BUSY": f"somebody has held it for {BUSY:g} s: look for a process that is stopped",
+}
+
+
+def why(error: sqlite3.Error) -> str:
+    """What SQLite said, which never holds a value, and what to do about it."""
+    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    advice = next((text for prefix, text in _ADVICE.items() if name.startswith(prefix)), "check the file system")
+    return f"{name}; {advice}"

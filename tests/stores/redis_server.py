@@ -1,0 +1,124 @@
+"""A real Redis for tests: a process on a free port of 127.0.0.1, with its files in a directory of its own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+BOUND = 30.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and whose neighbour for the cluster bus exists."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port: int = taken.getsockname()[1]
+        if port < 55000:
+            return port
+
+
+def until(fact: Callable[[], bool], what: str) -> None:
+    """Wait until *fact* is true."""
+    end = time.monotonic() + BOUND
+    while not fact():
+        assert time.monotonic() < end, f"not within {BOUND:g} s: {what}"
+        time.sleep(0.005)
+
+
+class RedisServer:
+    """One redis-server. It can be killed and started again, with what it has on its disk."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """For a store."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, **settings: Any) -> redis.Redis:
+        """For the test's own looks."""
+        return redis.Redis(port=self.port, decode_responses=True, **settings)
+
+    def start(self) -> RedisServer:
+        """Start it, and wait until it answers."""
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.fail("these tests need redis-server, which `make system-packages` installs", pytrace=False)
+        command = [
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", "",
+            "--logfile", "log", "--repl-diskless-sync-delay", "0", *self.options,
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until(self.answers, f"{command} answers")
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "log").read_text()
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
+                connection.sendall(b"PING\r\n")
+                said = connection.recv(100)
+        except OSError:
+            return False
+        return said.startswith((b"+PONG", b"-NOAUTH"))
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(BOUND)
+            self.process = None
+
+
+class RedisCluster:
+    """Two primaries that share the keys between them."""
+
+    def __init__(self, directory: Path) -> None:
+        # A node's bus is at its port + 10000.
+        self.nodes = [RedisServer(directory / str(one), "--cluster-enabled", "yes") for one in range(2)]
+
+    def start(self) -> RedisCluster:
+        """Start them, and wait until they know each other."""
+        for node, slots in zip(self.nodes, ((0, 8000), (8001, 16383)), strict=True):
+            with node.start().client() as raw:
+                raw.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
+        with self.nodes[0].client() as raw:
+            raw.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[1].port)
+        for node in self.nodes:
+            with node.client() as raw:
+                until(lambda raw=raw: "cluster_state:ok" in _plain(raw), "the cluster is whole")  # type: ignore[misc]
+                until(lambda raw=raw: "cluster_known_nodes:2" in _plain(raw), "both are known")  # type: ignore[misc]
+        return self
+
+    def client(self, **settings: Any) -> redis.RedisCluster:
+        """A client that finds its way."""
+        return redis.RedisCluster(host="127.0.0.1", port=self.nodes[0].port, **settings)
+
+    def kill(self) -> None:
+        """Leave nothing of it."""
+        for node in self.nodes:
+            node.kill()
+
+
+def _plain(raw: Any) -> str:
+    said = raw.execute_command("CLUSTER INFO")
+    return said if isinstance(said, str) else "\n".join(f"{name}:{value}" for name, value in said.items())
