@@ -13,6 +13,7 @@ import pytest
 from unexpired import ConfigurationError, InCookie, InHeader, Scheme, Token, TokenManager
 from unexpired._core.suspicion import endpoint_of
 from unexpired._engine import desk
+from unexpired._engine.clock import boot
 from unexpired.clients import _peeking
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
 from unexpired.events import FreshTokenRefused
@@ -54,7 +55,7 @@ class Api:
 @pytest.fixture
 def clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause ends during the test, however slow the machine: what is refreshed, is refreshed for another reason."""
-    now = desk.boot()
+    now = boot()
     monkeypatch.setattr(desk, "boot", lambda: now)
 
 

@@ -7,13 +7,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from unexpired.stores.redis import RedisStore
+
 BOUND = 30.0
+KEY = "alice@crm"
+NUMBERS = count(1)
 
 
 def free_port() -> int:
@@ -122,3 +128,22 @@ class RedisCluster:
 def _plain(raw: Any) -> str:
     said = raw.execute_command("CLUSTER INFO")
     return said if isinstance(said, str) else "\n".join(f"{name}:{value}" for name, value in said.items())
+
+
+class Stores:
+    """Stores with the same sessions, under a prefix that no other test uses."""
+
+    def __init__(self, server: RedisServer, stack: ExitStack) -> None:
+        self.prefix = f"test{next(NUMBERS)}"
+        self.session = f"{self.prefix}:session:{{{KEY}}}"
+        self._server = server
+        self._stack = stack
+
+    def here(self, **settings: Any) -> RedisStore:
+        """One of this process."""
+        return self._stack.enter_context(RedisStore(self._server.url, prefix=self.prefix, **settings))
+
+    def far(self, **settings: Any) -> RedisStore:
+        """One that shares nothing with those here, as another process would have it."""
+        url = self._server.url.replace("127.0.0.1", "localhost")
+        return self._stack.enter_context(RedisStore(url, prefix=self.prefix, **settings))

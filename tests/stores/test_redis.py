@@ -4,14 +4,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import count
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
-from tests.stores.redis_server import BOUND, RedisServer, until
+from tests.stores.redis_server import BOUND, KEY, RedisServer, Stores, until
 from unexpired import TokenManager
 from unexpired._core.session import Session
 from unexpired._core.token import Token
@@ -21,8 +20,6 @@ from unexpired.stores import open_store
 from unexpired.stores._redis_lease import RedisLease
 from unexpired.stores.redis import RedisStore
 
-KEY = "alice@crm"
-NUMBERS = count(1)
 SENTINEL: Any = redis.Sentinel  # has no types
 
 
@@ -39,25 +36,6 @@ def raw(redis_server: RedisServer) -> Iterator[redis.Redis]:
     """The bare client."""
     with redis_server.client() as client:
         yield client
-
-
-class Stores:
-    """Stores with the same sessions, under a prefix that no other test uses."""
-
-    def __init__(self, server: RedisServer, stack: ExitStack) -> None:
-        self.prefix = f"test{next(NUMBERS)}"
-        self.session = f"{self.prefix}:session:{{{KEY}}}"
-        self._server = server
-        self._stack = stack
-
-    def here(self, **settings: Any) -> RedisStore:
-        """One of this process."""
-        return self._stack.enter_context(RedisStore(self._server.url, prefix=self.prefix, **settings))
-
-    def far(self, **settings: Any) -> RedisStore:
-        """One that shares nothing with those here, as another process would have it."""
-        url = self._server.url.replace("127.0.0.1", "localhost")
-        return self._stack.enter_context(RedisStore(url, prefix=self.prefix, **settings))
 
 
 @pytest.fixture

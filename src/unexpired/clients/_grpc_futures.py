@@ -19,6 +19,7 @@ from unexpired._core.replay import Replace, Send, replay
 from unexpired._core.scheme import Judgement, Verdict
 from unexpired._core.suspicion import endpoint_of
 from unexpired._core.token import Token
+from unexpired._engine.clock import boot
 from unexpired.clients._exchange import answer, replayed
 from unexpired.errors import LoginRequired, UnexpiredError
 
@@ -93,6 +94,7 @@ class Way:
         self._exchange = unary.site.manager.exchange
         self._where = unary.origin()
         self._times = 0
+        self._since = boot()
         key = unary.site.manager.key
         self._flow = replay(key, token, judgement, self._where, endpoint_of(*unary.target()))
 
@@ -106,7 +108,7 @@ class Way:
             while not isinstance(effect, Send):
                 effect = self._flow.send(self._answer(effect, status, failed))
         except StopIteration:
-            replayed(self._exchange, self._where, self._times)
+            replayed(self._exchange, self._where, self._times, self._since)
             return None
         except LoginRequired as error:
             raise self._exchange.address(error) from None

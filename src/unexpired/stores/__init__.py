@@ -33,7 +33,7 @@ __all__ = [
     "open_store",
 ]
 
-ENTRY_POINTS = "unexpired.stores"
+_ENTRY_POINTS = "unexpired.stores"
 """The group of entry points in which other packages name their stores."""
 
 # Loaded when they are first asked for: some need packages that not everybody has.
@@ -72,7 +72,7 @@ def open_store(url: str) -> Store:
     scheme = scheme.lower() if colon else ""
     if scheme in _OPENERS:
         return _OPENERS[scheme](rest.removeprefix("//"))
-    for entry in entry_points(group=ENTRY_POINTS, name=scheme) if scheme else ():
+    for entry in entry_points(group=_ENTRY_POINTS, name=scheme) if scheme else ():
         return _entered(entry.value, entry.load, url)
     known = ", ".join(f"'{name}:'" for name in _OPENERS)
     what = f"no store is called {scheme!r}" if scheme.isidentifier() else "this is no URL of a store"
@@ -85,10 +85,10 @@ def _entered(name: str, load: Callable[[], Any], url: str) -> Store:
     except (UnexpiredError, ModuleNotFoundError):
         raise
     except Exception as error:  # noqa: BLE001 - it is anybody's code, whose words could hold the URL
-        raise ConfigurationError(f"the entry point {name!r} of {ENTRY_POINTS} raised {place_of(error)}") from None
+        raise ConfigurationError(f"the entry point {name!r} of {_ENTRY_POINTS} raised {place_of(error)}") from None
     if isinstance(store, Store):
         return store
-    raise ConfigurationError(f"the entry point {name!r} of {ENTRY_POINTS} gave no store")
+    raise ConfigurationError(f"the entry point {name!r} of {_ENTRY_POINTS} gave no store")
 
 
 def _memory(rest: str) -> Store:
