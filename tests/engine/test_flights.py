@@ -15,7 +15,7 @@ from unexpired._core.flight import Plan
 from unexpired._core.policy import Policy
 from unexpired._core.session import Failure
 from unexpired._engine import flying as flights
-from unexpired._engine.cell import Cell
+from unexpired._engine.cell import Cell, Reading
 from unexpired._engine.clock import boot
 from unexpired._engine.flying import Flying
 from unexpired.grants import FunctionGrant
@@ -30,7 +30,7 @@ def flying() -> Flying:
     """A flight that nobody has started, of a cell that knows a session."""
     cell = Cell(MemoryStore(), "alice")
     cell.adopt(KNOWN)
-    return Flying(cell, Plan("alice", Policy(), "me"), FunctionGrant(Server()))
+    return Flying(cell, Plan("alice", Policy(), "me"), FunctionGrant(Server()), Reading(cell))
 
 
 def _known(flying: Flying) -> Session | None:

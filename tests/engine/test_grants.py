@@ -13,6 +13,7 @@ from unexpired._core.effects import Redeem, Renew, Sleep
 from unexpired._core.flight import Plan
 from unexpired._core.policy import Policy
 from unexpired._engine import asking
+from unexpired._engine.cell import Reading
 from unexpired._engine.flying import Flying
 from unexpired.errors import ReplayRefused, StoreError, TemporarilyUnavailable
 from unexpired.events import LoggedOut, RefreshFailed
@@ -95,7 +96,7 @@ def test_a_grant_object_of_ones_own() -> None:
 def flying() -> Flying:
     """A flight that nobody has started."""
     manager = manager_for(Odd(None))
-    return Flying(manager._cell, Plan("default", Policy(), "me"), manager._grant)
+    return Flying(manager._cell, Plan("default", Policy(), "me"), manager._grant, Reading(manager._cell))
 
 
 def test_a_renewal_without_a_lease_does_nothing(flying: Flying) -> None:

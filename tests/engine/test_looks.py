@@ -18,7 +18,7 @@ from unexpired._core.session import Failure
 from unexpired._engine import cell as cells
 from unexpired._engine import clock
 from unexpired._engine.arguments import check_resource
-from unexpired._engine.cell import Cell
+from unexpired._engine.cell import Cell, Reading
 from unexpired._engine.clock import boot
 from unexpired._engine.flying import Flying
 from unexpired.errors import ConfigurationError
@@ -88,16 +88,31 @@ def test_the_clock_that_never_jumps_runs_while_the_machine_sleeps() -> None:
 
 
 def test_a_record_counts_as_changed_from_the_last_read_on() -> None:
-    """Before it was read nothing is known; afterwards every change of it is one."""
+    """Where nobody has looked nothing is known; afterwards every change of it is one."""
     store = MemoryStore()
     cell = Cell(store, "alice")
-    assert not cell.changed()
-    assert cell.read() is None
-    assert not cell.changed()
+    reading = Reading(cell)
     assert store.swap("alice", None, Session.begin("alice", "login-1", "RT-1"))
-    assert cell.changed()
-    assert cell.read() is not None
-    assert not cell.changed()
+    assert not reading.changed()
+    stored = reading.load()
+    assert stored is not None
+    assert not reading.changed()
+    assert store.swap("alice", stored, stored.over("logout", 0.0))
+    assert reading.changed()
+    assert reading.load() is not None
+    assert not reading.changed()
+
+
+def test_a_flight_hears_of_what_changed_since_it_was_asked_for() -> None:
+    """Between the look that started it and its first own one: it would wait for the lease, and the token is there."""
+    store = MemoryStore()
+    cell = Cell(store, "alice")
+    assert cell.look().session is None
+    reading = Reading(cell)
+    assert not reading.changed()
+    assert store.swap("alice", None, Session.begin("alice", "login-1", "RT-1"))
+    assert cell.look().session is not None
+    assert reading.changed()
 
 
 def test_nothing_is_refreshed_ahead_while_a_failure_in_the_record_holds() -> None:
@@ -165,7 +180,9 @@ def test_the_age_of_a_refused_token_is_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 def _flying(store: MemoryStore) -> Flying:
     """A flight that nobody has started."""
-    return Flying(Cell(store, "alice"), Plan("alice", Policy(), "me"), FunctionGrant(Server()))
+    cell = Cell(store, "alice")
+    cell.look()
+    return Flying(cell, Plan("alice", Policy(), "me"), FunctionGrant(Server()), Reading(cell))
 
 
 def test_a_flight_takes_the_lease_for_as_long_as_it_may_need_it() -> None:
@@ -187,7 +204,6 @@ def test_a_lease_that_cannot_be_had_is_a_change_or_the_end_of_the_wait() -> None
     """A change of the record ends the wait, too."""
     store = Leasing()
     flying = _flying(store)
-    assert flying._cell.read() is None
     assert flying._take_lease(Lease(0.0)) == "timeout"
     assert store.swap("alice", None, Session.begin("alice", "login-1", "RT-1"))
     assert store.asked["stop"]()

@@ -85,7 +85,7 @@ def test_all_orders_of_two_processes(start: str) -> None:
     searched = search(Part("two processes", replace(PAIR, faults=0, start=start)), seconds=60)
     assert searched.broken is None
     assert searched.complete
-    assert searched.schedules == {"expired": 58, "refused": 126}[start]
+    assert searched.schedules == {"expired": 82, "refused": 144}[start]
 
 
 def test_the_search_finds_what_needs_an_order() -> None:

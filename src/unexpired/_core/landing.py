@@ -43,6 +43,8 @@ _TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_d
 _UNEXPLAINED_LIMIT = 3
 _UNEXPLAINED_SPAN = 60.0
 _TRIES_BEFORE_MEMORY = 3
+_LONGEST_TRY = 1.0
+"""Seconds between two attempts to store a rotated token: who waits elsewhere for its timed lease does not wait long."""
 
 
 def settle(session: Session | None, needs: Collection[Need], instant: Instant, policy: Policy) -> Result | None:
@@ -131,7 +133,7 @@ def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
             if tries == _TRIES_BEFORE_MEMORY:
                 yield from Publish(result, last=False)
                 yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
-        lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), 5.0), patient=True)
+        lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), _LONGEST_TRY), patient=True)
         instant = yield from Now()
         give_up = instant.boot + trip.policy.deadline if give_up is None else give_up
         if not lives and instant.boot >= give_up:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from unexpired._core.effects import Need
     from unexpired._core.ports import Grant, Store
 
-__all__ = ["Cell", "Held", "View", "cell_for", "keep_suspicious"]
+__all__ = ["Cell", "Held", "Reading", "View", "cell_for", "keep_suspicious"]
 
 _NEVER = float("inf")
 _UNREAD = object()
+"""The stamp of a view that does not come from the store."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +49,23 @@ class View:
     held: dict[str | None, Held]
 
 
+class Reading:
+    """What one flight reads of the record. News count from its last look, at first from that of who started it."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._stamp = cell.view.stamp if cell.view is not None else _UNREAD
+
+    def load(self) -> Session | None:
+        """The stored session, read now. Raises StoreError."""
+        self._stamp = self._cell.stamp()
+        return self._cell.store.load(self._cell.key)
+
+    def changed(self) -> bool:
+        """Whether the record may have changed since."""
+        return self._stamp is not _UNREAD and self._stamp != self._cell.stamp()
+
+
 class Cell:
     """Shared by all managers of this process that have the same store and key."""
 
@@ -62,7 +80,6 @@ class Cell:
         self.complaint = ""
         self.quiet_until = 0.0
         self._lock = threading.RLock()
-        self._read: object = _UNREAD
         self._stored_here: tuple[tuple[str, int], ...] = ()
 
     def renew_locks(self) -> None:
@@ -78,15 +95,6 @@ class Cell:
         if view is not None and view.stamp == stamp:
             return view
         return self.notice(self.store.load(self.key), stamp)
-
-    def read(self) -> Session | None:
-        """The stored session, read now; `changed` counts from here. Raises StoreError."""
-        self._read = self.stamp()
-        return self.store.load(self.key)
-
-    def changed(self) -> bool:
-        """Whether the record may have changed since the last `read`."""
-        return self._read is not _UNREAD and self._read != self.stamp()
 
     def adopt(self, session: Session | None) -> Session | None:
         """Know *session*, which was just stored or could not be; the next look reads the store again.
@@ -129,7 +137,7 @@ class Cell:
         with self._lock:
             flying = self.flying
             if flying is None:
-                flying = self.flying = Flying(self, plan, grant)
+                flying = self.flying = Flying(self, plan, grant, Reading(self))
             flying.board(need, waits=waits)
         flying.start()
         return flying

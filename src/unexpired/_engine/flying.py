@@ -23,7 +23,7 @@ from unexpired.events import CallerWaited
 
 if TYPE_CHECKING:
     from unexpired._core.ports import Grant, HeldLease
-    from unexpired._engine.cell import Cell
+    from unexpired._engine.cell import Cell, Reading
 
 __all__ = ["Flying"]
 
@@ -39,12 +39,13 @@ class Flying:
     in_air: ClassVar[list[Flying]] = []
     """The flights of this process that are under way."""
 
-    def __init__(self, cell: Cell, plan: Plan, grant: Grant) -> None:
+    def __init__(self, cell: Cell, plan: Plan, grant: Grant, reading: Reading) -> None:
         self.plan = plan
         self.result: effects.Result | None = None
         self.done = False
         self._cell = cell
         self._grant = grant
+        self._reading = reading
         self._needs: list[effects.Need] = []
         self._lease: HeldLease | None = None
         # Reentrant, like all of ours: a signal handler or a finalizer may ask for a token in the middle of anything.
@@ -59,7 +60,6 @@ class Flying:
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
         self._tally = Tally()
-
     # -- joining ------------------------------------------------------------------------------------------------
 
     def board(self, need: effects.Need, *, waits: bool) -> None:
@@ -196,7 +196,7 @@ class Flying:
 
     def _take_lease(self, effect: effects.Lease) -> object:
         policy = self.plan.policy
-        changed = self._cell.changed
+        changed = self._reading.changed
         with self._tally.leasing():
             held = self._cell.store.lease(
                 self.plan.key,
@@ -223,7 +223,7 @@ class Flying:
                 _log.warning("the lease of %r could not be given back: %s", self.plan.key, place_of(error))
 
     def _load(self, _: effects.Load) -> Session | None:
-        return self._cell.read()
+        return self._reading.load()
 
     def _swap(self, effect: effects.Swap) -> bool:
         self._tally.writes()

@@ -113,7 +113,9 @@ def main() -> int:
     sys.stdout.flush()
     # What is started now inherits this: Ctrl-C is for this process alone, which then ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with server_process(CONFIG) as server, tempfile.TemporaryDirectory() as directory:
+    # The last call may have started a refresh ahead, which still writes there.
+    temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with server_process(CONFIG) as server, temporary as directory:
         soak = Soak(server, Path(directory), options.processes, options.seed)
         began = time.monotonic()
         try:
