@@ -145,11 +145,11 @@ def test_a_salvaged_token_that_cannot_be_stored_is_told_as_the_failure_it_is() -
 
 
 def test_the_tries_to_store_double_their_distance() -> None:
-    """From a tenth of a second to five."""
+    """From a tenth of a second to one."""
     world = World(session(), [answer(expires_in=86400)])
     world.refuse("Swap", *range(2, 11))
     world.fly()
-    assert world.slept == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
+    assert world.slept == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0])
 
 
 def test_a_logout_during_the_refresh_revokes_what_the_server_gave() -> None:

@@ -51,7 +51,7 @@ def test_a_store_that_keeps_refusing_is_tried_for_as_long_as_it_takes() -> None:
     assert world.heard(Unsaved) == [Unsaved(KEY, 2, 3, REFUSING)]
     assert world.names[:10] == ["Lease", "Load", "Swap", "Redeem", "Swap", "Sleep", "Renew", "Swap", "Sleep", "Renew"]
     assert world.names[10:15] == ["Swap", "Publish", "Emit", "Sleep", "Renew"]
-    assert max(world.slept) == 5.0
+    assert max(world.slept) == 1.0
     assert world.stored.refresh_token == "RT-2"
     assert len(world.heard(RefreshSucceeded)) == 1
 

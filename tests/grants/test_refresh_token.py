@@ -109,6 +109,15 @@ def test_a_resource_and_parameters_of_ones_own_are_sent(method: str) -> None:
     assert (sent["grant_type"], sent["scope"]) == ("renew", "a b")
 
 
+@pytest.mark.parametrize("name", ["audience", "scope"])
+def test_a_server_may_have_its_own_word_for_a_resource(name: str) -> None:
+    """The parameter is called what `resource_param` says, and is not sent for the default resource."""
+    request = exchange("https://api.example", resource_param=name)
+    assert request.form[name] == "https://api.example"
+    assert "resource" not in request.form
+    assert name not in exchange(resource_param=name).form
+
+
 def test_fields_are_mapped() -> None:
     """`response_fields` says where the answer has its token."""
     with endpoint(saying(answer(200, {"code": 0, "data": {"Token": "a1"}}))) as served:

@@ -17,8 +17,8 @@ import httpx2
 import pytest
 
 from tests.servers.oidc.fleet import ROOT, call, outcome, running_fleet
-from tests.servers.oidc.provider import CONFIDENTIAL, PUBLIC, Client, Provider, command
-from unexpired import LoginRequired, Token, TokenManager
+from tests.servers.oidc.provider import CONFIDENTIAL, PUBLIC, RESOURCES, Client, Provider, command
+from unexpired import ConfigurationError, LoginRequired, Token, TokenManager
 from unexpired.clients.httpx2 import TokenAuth
 from unexpired.events import LoggedOut, SessionEnded
 
@@ -238,3 +238,31 @@ def test_the_server_does_not_outlive_its_parent() -> None:
             break
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_two_resources_of_one_login(provider: Provider, tmp_path: Path) -> None:
+    """Scenario 7: 40 threads want tokens for two resources at once, and get their own; the login is refreshed on."""
+    manager = provider.manager(PUBLIC, tmp_path / "store")
+    log_in(provider, PUBLIC, manager, "ended")
+    with ThreadPoolExecutor(40) as threads:
+        tokens = list(threads.map(manager.token, [*RESOURCES] * 20))
+    assert [provider.known(PUBLIC, token.access_token)["aud"] for token in tokens] == [*RESOURCES] * 20
+    assert provider.counts()[:4] == (2, 0, 0, 1)
+    renewed = manager.refresh(resource=RESOURCES[0])
+    assert provider.known(PUBLIC, renewed.access_token)["aud"] == RESOURCES[0]
+    session = manager.session()
+    assert session is not None
+    assert all(provider.active(PUBLIC, str(token.refresh_token)) for token in session.tokens.values())
+    assert provider.counts()[:4] == (3, 0, 0, 1)
+
+
+def test_a_resource_that_the_login_was_not_for(provider: Provider, tmp_path: Path) -> None:
+    """Who asks for it is told so; this server has spent the refresh token by then, and the next refresh is the end."""
+    manager = provider.manager(PUBLIC, tmp_path / "store")
+    log_in(provider, PUBLIC, manager, "ended")
+    with pytest.raises(ConfigurationError, match="invalid_target"):
+        manager.token("https://nobody.example.com")
+    assert provider.active(PUBLIC, manager.token().access_token)
+    with pytest.raises(LoginRequired, match="no longer accepts"):
+        manager.refresh()
+    assert provider.counts()[:2] == (0, 2)

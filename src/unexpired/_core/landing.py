@@ -40,6 +40,8 @@ from unexpired.events import RefreshSucceeded, SessionEnded, Unsaved
 __all__ = ["land", "read", "settle", "wanted"]
 
 _TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+_OF_ONE = frozenset({"invalid_target", "invalid_scope"})
+"""Errors that say nothing of other resources (RFC 8707 §2, RFC 6749 §5.2)."""
 _UNEXPLAINED_LIMIT = 3
 _UNEXPLAINED_SPAN = 60.0
 _TRIES_BEFORE_MEMORY = 3
@@ -51,17 +53,28 @@ def settle(session: Session | None, needs: Collection[Need], instant: Instant, p
     """The answer that needs no token request: no session, ended, somebody else's new token, or a fresh failure."""
     if session is None or session.ended is not None:
         return Result(session)
-    if all(need.met_by(session, instant.wall, policy.leeway) for need in needs):
+    unmet = _unmet(session, needs, instant, policy)
+    if not unmet:
         return Result(session)
-    if session.failure is not None and session.failure.holds(instant.wall):
+    if session.failure is not None and not _open(session, unmet, instant):
         return Result(session, session.failure)
     return None
 
 
 def wanted(session: Session, needs: Collection[Need], instant: Instant, policy: Policy) -> str | None:
     """The resource to redeem for: one at a time, the default one first, then by name."""
-    unmet = {need.resource for need in needs if not need.met_by(session, instant.wall, policy.leeway)}
-    return None if None in unmet else min(resource for resource in unmet if resource is not None)
+    wanted = _open(session, _unmet(session, needs, instant, policy), instant)
+    return None if None in wanted else min(resource for resource in wanted if resource is not None)
+
+
+def _unmet(session: Session, needs: Collection[Need], instant: Instant, policy: Policy) -> set[str | None]:
+    return {need.resource for need in needs if not need.met_by(session, instant.wall, policy.leeway)}
+
+
+def _open(session: Session, unmet: Collection[str | None], instant: Instant) -> set[str | None]:
+    """Those that no failure forbids to ask for now."""
+    failure = session.failure if session.failure is not None and session.failure.holds(instant.wall) else None
+    return {resource for resource in unmet if failure is None or not failure.concerns(resource)}
 
 
 def read(said: object, sent: Instant, policy: Policy) -> Token | UnexpiredError:
@@ -215,7 +228,7 @@ def _refused(trip: Trip, answer: Refused) -> Flow[Outcome]:
     if answer.error in _TRANSIENT_CODES:
         return (yield from _remember(trip, "unreachable", str(answer), trip.unsent))
     if answer.error is not None:
-        return (yield from _remember(trip, "configuration", str(answer), trip.unsent))
+        return (yield from _remember(trip, "configuration", str(answer), trip.unsent, only=answer.error in _OF_ONE))
     instant = yield from Now()
     failure = fail(trip, "unexplained", str(answer), instant, 0.0)
     lasting = instant.wall - failure.unexplained_since >= _UNEXPLAINED_SPAN
@@ -252,12 +265,15 @@ def _end(trip: Trip, reason: str, *, spent: bool) -> Flow[Outcome]:
 
 
 def _remember(
-    trip: Trip, kind: FailureKind, message: str, keep: Session, retry_after: float | None = None
+    trip: Trip, kind: FailureKind, message: str, keep: Session, retry_after: float | None = None, *, only: bool = False
 ) -> Flow[Outcome]:
-    """Write the failure into the record, beside what is to be kept, before the lease is released."""
+    """Write the failure into the record, beside what is to be kept, before the lease is released.
+
+    *only*: it is about this resource, and about no other.
+    """
     instant = yield from Now()
     chance = yield from Draw()
-    failure = fail(trip, kind, message, instant, chance, retry_after=retry_after)
+    failure = fail(trip, kind, message, instant, chance, retry_after=retry_after, only=only)
     noted = replace(keep, failure=failure)
     try:
         stored = yield from Swap(trip.marked, noted)

@@ -40,6 +40,8 @@ def obtain(key: str, need: Need, policy: Policy, wait: float) -> Flow[Token]:
         if token is not None:
             return token
         failure = result.failure if result is not None else None
+        if failure is not None and not failure.concerns(need.resource):
+            failure = None
         late = result is None or instant.boot >= until
         if failure is None and not late:
             continue

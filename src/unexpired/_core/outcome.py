@@ -71,8 +71,9 @@ def fail(
     chance: float,
     *,
     retry_after: float | None = None,
+    only: bool = False,
 ) -> Failure:
-    """The memory of this failure, with a pause that grows with each one in a row."""
+    """The memory of this failure, with a pause that grows with each one in a row. *only*: of this resource alone."""
     earlier = trip.before.failure
     count = earlier.count + 1 if earlier is not None else 1
     pause = asked_pause(retry_after, cool_down(count, chance, trip.policy.longest_pause))
@@ -81,7 +82,14 @@ def fail(
         unexplained, since = unexplained + 1, since or instant.wall
     else:
         unexplained, since = 0, 0.0
-    return Failure(kind, message, instant.wall, instant.wall + pause, count, unexplained, since)
+    resources = _beside(earlier, trip.resource, instant) if only else ()
+    return Failure(kind, message, instant.wall, instant.wall + pause, count, unexplained, since, resources)
+
+
+def _beside(earlier: Failure | None, resource: str | None, instant: Instant) -> tuple[str | None, ...]:
+    """This resource, and those that a failure before this one still forbids to ask for."""
+    others = earlier.resources if earlier is not None and earlier.holds(instant.wall) else ()
+    return (*(one for one in others if one != resource), resource)
 
 
 def failed(trip: Trip, failure: Failure) -> RefreshFailed:

@@ -184,6 +184,7 @@ def _failure(entry: Mapping[str, Any]) -> Failure:
         _int(entry["count"]),
         _int(entry["unexplained"]),
         _float(entry["unexplained_since"]),
+        tuple(_optional(one) for one in list(entry.get("resources", ()))),
     )
 
 

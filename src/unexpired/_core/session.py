@@ -36,7 +36,7 @@ class Failure:
     """The memory of a failed flight: whoever comes before *retry_at* (UNIX time) gets this failure and calls nobody.
 
     *count* is how many came in a row; *unexplained* how many of them were 400/401 answers without a readable error,
-    the first of which came at *unexplained_since*.
+    the first of which came at *unexplained_since*. *resources* are those it is about, if it is not about all.
     """
 
     kind: FailureKind
@@ -46,6 +46,11 @@ class Failure:
     count: int = 1
     unexplained: int = 0
     unexplained_since: float = 0.0
+    resources: tuple[str | None, ...] = ()
+
+    def concerns(self, resource: str | None) -> bool:
+        """Whether it is about *resource*: a server can refuse one (RFC 8707 §2) and give tokens for the others."""
+        return not self.resources or resource in self.resources
 
     def holds(self, now: float) -> bool:
         """Whether it still forbids a token request. A clock that was set back does not prolong it."""
@@ -93,10 +98,15 @@ class Session:
         return replace(self, seeds=(seed, *(one for one in earlier if one != seed))[:_SEEDS])
 
     def minted(self, token: Token, resource: str | None = None) -> Session:
-        """The next version, which stores *token*. What the answer omits is kept (RFC 6749 §6)."""
+        """The next version, which stores *token*. What the answer omits is kept (RFC 6749 §6).
+
+        All tokens show the refresh token that is good now, and a failure of another resource is still remembered.
+        """
         version = self.version + 1
         before = self.tokens.get(resource)
         refresh_token = token.refresh_token or self.refresh_token
+        others = {name: replace(held, refresh_token=refresh_token) for name, held in self.tokens.items()}
+        failure = self.failure
         stored = replace(
             token,
             refresh_token=refresh_token,
@@ -110,9 +120,9 @@ class Session:
             self,
             version=version,
             refresh_token=refresh_token,
-            tokens=MappingProxyType({**self.tokens, resource: stored}),
+            tokens=MappingProxyType({**others, resource: stored}),
             intent=None,
-            failure=None,
+            failure=failure if failure is not None and not failure.concerns(resource) else None,
             notes=0,
         )
 
@@ -122,7 +132,16 @@ class Session:
 
     def salvaged(self, refresh_token: str) -> Session:
         """The next version, with a refresh token that could be read out of a broken answer."""
-        return replace(self, version=self.version + 1, refresh_token=refresh_token, intent=None, failure=None, notes=0)
+        tokens = {name: replace(held, refresh_token=refresh_token) for name, held in self.tokens.items()}
+        return replace(
+            self,
+            version=self.version + 1,
+            refresh_token=refresh_token,
+            tokens=MappingProxyType(tokens),
+            intent=None,
+            failure=None,
+            notes=0,
+        )
 
     def over(self, reason: str, at: float) -> Session:
         """The next version, which is ended and holds nothing to steal."""

@@ -167,7 +167,7 @@ def _hold(session: Session | None, before: View | None) -> dict[str | None, Held
     for resource, token in session.tokens.items():
         known = earlier.get(resource)
         if known is not None and (known.token.login, known.token.minted) == (token.login, token.minted):
-            held[resource] = known
+            held[resource] = known if known.token.refresh_token == token.refresh_token else replace(known, token=token)
         else:
             held[resource] = Held(token, now, now + _remaining(token, wall))
     return held

@@ -137,9 +137,10 @@ class Desk:
 
     def _ahead(self, token: Token, view: View) -> None:
         failure = view.session.failure if view.session is not None else None
+        failed = failure is not None and failure.concerns(token.resource) and failure.holds(instant().wall)
         busy = self._cell.flying is not None or len(Flying.in_air) >= _BACKGROUND_FLIGHTS
         quiet = boot() < self._cell.quiet_until
-        if not busy and not quiet and not (failure is not None and failure.holds(instant().wall)):
+        if not busy and not quiet and not failed:
             self._refresh_ahead(Need(token.resource, token))
 
 

@@ -60,6 +60,7 @@ class Flying:
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
         self._tally = Tally()
+
     # -- joining ------------------------------------------------------------------------------------------------
 
     def board(self, need: effects.Need, *, waits: bool) -> None:
@@ -254,7 +255,7 @@ class Flying:
             if known is not None and known.ended is not None:
                 # It ended while its newest token could not be stored: nobody is to get that one any more.
                 result = effects.Result(known)
-        if result.failure is not None:
+        if result.failure is not None and not result.failure.resources:
             self._cell.quiet_until = boot() + max(1.0, result.failure.retry_at - result.failure.since)
         if effect.last:
             self._cell.detach()

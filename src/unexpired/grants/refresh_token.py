@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from unexpired._core.session import Session
@@ -38,6 +38,8 @@ class RefreshTokenGrant:
     * *extra_params* are sent too, and replace a standard parameter of the same name.
     * *response_fields* says where the answer has the fields of RFC 6749 §5.1 when they are not where the RFC
       puts them: ``{"access_token": "data.Token"}``. ``error`` (§5.2) can be mapped too.
+    * *resource_param* is what the server calls the parameter that says for what a token is wanted: ``resource``
+      (RFC 8707), ``audience``, or ``scope`` (RFC 6749 §6).
     * *revocation_url* is where `revoke` sends the token at logout (RFC 7009).
     * *reuse_grace* is for how many seconds the server lets a spent refresh token be sent again.
     * *http* is a configured client for proxies, private certificate authorities and client certificates. It
@@ -61,6 +63,7 @@ class RefreshTokenGrant:
         encoding: Literal["form", "json"] = "form",
         extra_params: Mapping[str, Any] = _NOTHING,
         response_fields: Mapping[str, str] = _NO_FIELDS,
+        resource_param: str = "resource",
         revocation_url: str | None = None,
         reuse_grace: float = 0,
         http: httpx2.Client | None = None,
@@ -71,6 +74,8 @@ class RefreshTokenGrant:
         _one_of("client_auth", self._client_auth, ("client_secret_basic", "client_secret_post", "none"))
         _one_of("method", method, ("GET", "POST"))
         _one_of("encoding", encoding, ("form", "json"))
+        if not (isinstance(cast("object", resource_param), str) and resource_param):
+            raise ConfigurationError(f"resource_param must be the name of a parameter, not {resource_param!r}")
         if client_secret and not client_id:
             raise ConfigurationError("a client_secret needs a client_id")
         if client_secret and self._client_auth == "none":
@@ -88,6 +93,7 @@ class RefreshTokenGrant:
         self._method = method
         self._encoding = encoding
         self._extra_params = dict(extra_params)
+        self._resource_param = resource_param
         self._fields = checked_fields(response_fields, (*ANSWER_FIELDS, "error"))
         self.reuse_grace: float = checked_grace(reuse_grace)
         self._http = http
@@ -104,7 +110,7 @@ class RefreshTokenGrant:
         return f"RefreshTokenGrant({self._endpoint!r}, client_id={self._client_id!r}, {self._client_auth})"
 
     def redeem(self, session: Session, *, resource: str | None, timeout: float) -> Token:
-        """One token request, within *timeout* seconds in all; *resource* is sent as RFC 8707 says.
+        """One token request, within *timeout* seconds in all; *resource* is sent as `resource_param` says.
 
         Raises LoginRequired (``no_refresh_token``) when the session has none, else NotSent, Refused,
         AnswerLost or ConfigurationError.
@@ -117,7 +123,7 @@ class RefreshTokenGrant:
             )
         parameters: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": session.refresh_token}
         if resource is not None:
-            parameters["resource"] = resource
+            parameters[self._resource_param] = resource
         call = self._call(parameters)
         now = time.time()
         answer = self._ask(call, timeout)

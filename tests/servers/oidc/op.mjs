@@ -2,11 +2,13 @@
 // Listens on a free port of 127.0.0.1, says so in one line of JSON, and ends with its standard input.
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 
 const REDIRECT_URI = 'http://127.0.0.1:9/callback'; // nobody is there: the login reads the code from the redirect
 const SCOPE = 'openid offline_access';
 const DAY = 86400;
+// The resources that there are (RFC 8707): a token for one of them is of no use at the other, or at /me.
+const RESOURCES = ['https://mail.example.com', 'https://files.example.com'];
 
 const zero = () => ({ redeemed: 0, refused: 0, grants_revoked: 0, at_once: 0, served: 0, rejected: 0 });
 let counts = zero();
@@ -63,12 +65,21 @@ const provider = new Provider(issuer, {
   loadExistingGrant: async ({ oidc }) => {
     const grant = new provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
     grant.addOIDCScope(SCOPE);
+    for (const resource of RESOURCES) grant.addResourceScope(resource, 'read');
     await grant.save();
     return grant;
   },
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   features: {
     devInteractions: { enabled: false },
+    resourceIndicators: {
+      enabled: true,
+      useGrantedResource: () => false,
+      getResourceServerInfo: (_, resource) => {
+        if (!RESOURCES.includes(resource)) throw new errors.InvalidTarget();
+        return { scope: 'read', audience: resource, accessTokenTTL: accessLifetime, accessTokenFormat: 'opaque' };
+      },
+    },
     introspection: { enabled: true, allowedPolicy: () => true },
     revocation: { enabled: true, allowedPolicy: () => true },
   },

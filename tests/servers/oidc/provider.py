@@ -21,6 +21,8 @@ from unexpired.grants import RefreshTokenGrant
 from unexpired.stores import FileStore
 
 HERE = Path(__file__).parent
+RESOURCES = ("https://mail.example.com", "https://files.example.com")
+"""What tokens can be had for besides the default one (RFC 8707)."""
 _PATIENCE = 20.0
 
 
@@ -72,6 +74,7 @@ class Provider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
             "login_hint": who,
+            "resource": list(RESOURCES),
         }
         with httpx2.Client(base_url=self.issuer) as browser:
             answer = browser.get("/auth", params=asked)
@@ -89,8 +92,11 @@ class Provider:
 
     def active(self, client: Client, token: str) -> bool:
         """Whether the server still takes this access or refresh token (RFC 7662)."""
-        answer = self._post("/token/introspection", client, {"token": token}).raise_for_status()
-        return bool(answer.json()["active"])
+        return bool(self.known(client, token)["active"])
+
+    def known(self, client: Client, token: str) -> dict[str, Any]:
+        """What the server says of this token (RFC 7662): ``aud`` is the resource that it is for."""
+        return dict(self._post("/token/introspection", client, {"token": token}).raise_for_status().json())
 
     def revoke(self, client: Client, token: str) -> None:
         """Revoke the whole grant of this token (RFC 7009)."""
