@@ -1,4 +1,4 @@
-"""Makes expired access tokens a non-event: one refresh for every thread, task and process."""
+"""Makes expired access tokens a non-event: one refresh for every thread, task, process and machine."""
 
 from __future__ import annotations
 

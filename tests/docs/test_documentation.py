@@ -58,17 +58,25 @@ def close_later() -> Iterator[CloseLater]:
 
 
 @pytest.fixture
-def rpc(page: Path, server: ServerHandle) -> Iterator[dict[str, str]]:
-    """What stands on the page of gRPC for a server, and a real one for it."""
-    if page.stem != "grpc":
+def beside(page: Path, server: ServerHandle, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What stands on a page for a server of another kind, and a real one for it."""
+    if page.stem == "grpc":
+        import grpc
+
+        from tests.clients.contract.grpc_like import beside
+
+        with beside(server, grpc.local_server_credentials()) as api:
+            yield {"crm.example.com:443": api.address, "ssl_channel_credentials": "local_channel_credentials"}
+    elif page.stem == "from-one-process-to-a-fleet":
+        from tests.stores.redis_server import RedisServer
+
+        redis = RedisServer(tmp_path / "redis", "--appendonly", "yes").start()
+        try:
+            yield {"redis://cache.internal:6379/0": redis.url}
+        finally:
+            redis.kill()
+    else:
         yield {}
-        return
-    import grpc
-
-    from tests.clients.contract.grpc_like import beside
-
-    with beside(server, grpc.local_server_credentials()) as api:
-        yield {"crm.example.com:443": api.address, "ssl_channel_credentials": "local_channel_credentials"}
 
 
 def made_real(source: str, server: ServerHandle, tmp_path: Path) -> str:
@@ -83,13 +91,13 @@ def made_real(source: str, server: ServerHandle, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_blocks_run(
-    page: Path, server: ServerHandle, rpc: dict[str, str], tmp_path: Path, close_later: CloseLater
+    page: Path, server: ServerHandle, beside: dict[str, str], tmp_path: Path, close_later: CloseLater
 ) -> None:
     """What a page shows works when it is copied, block after block."""
     names: dict[str, Any] = {"__name__": "docs"}
     for number, block in enumerate(blocks(page)):
         source = made_real(block, server, tmp_path)
-        for text, real in rpc.items():
+        for text, real in beside.items():
             source = source.replace(text, real)
         code = compile(source, f"{page.name}[{number}]", "exec")
         exec(code, names)

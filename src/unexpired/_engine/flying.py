@@ -114,8 +114,7 @@ class Flying:
     def _get_away(self) -> None:
         """Give the flight this thread's turns of the interpreter, once, until its request is on its way.
 
-        An event loop that goes on with dozens of other refused calls would otherwise keep it from being sent for longer
-        than that takes, and all of them wait for it.
+        An event loop that goes on with dozens of other refused calls would otherwise keep it waiting for longer.
         """
         if not self._away:
             self._away = True
