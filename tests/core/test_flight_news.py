@@ -152,6 +152,23 @@ def test_the_tries_to_store_double_their_distance() -> None:
     assert world.slept == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0])
 
 
+def test_who_came_too_late_to_send_takes_what_another_has_stored() -> None:
+    """Its intent is not the last word any more (scenario 16): no failure is told, and none is remembered."""
+    world = World(session())
+
+    def frozen() -> None:
+        world.passes(11.0)()
+        world.others_refresh()
+
+    world.before("Swap", 1, lambda: world.before("Now", world.counts["Now"] + 1, frozen))
+    world.fly()
+    assert world.redeemed == []
+    assert world.result.failure is None
+    assert world.result.session == world.stored
+    assert world.events == []
+    assert world.stored.tokens[None].access_token == "AT-other"
+
+
 def test_a_logout_during_the_refresh_revokes_what_the_server_gave() -> None:
     """Not what is stored: the late result."""
     world = World(session())

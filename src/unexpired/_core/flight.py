@@ -185,9 +185,13 @@ def _send(trip: Trip, deadline: float) -> Flow[Token | UnexpiredError | None]:
 
 
 def _not_sent(trip: Trip, events: list[RefreshStarted]) -> Flow[Outcome]:
-    """Nothing was sent: too late, or the process is exiting. So the intent is taken back, if it still is the last."""
+    """Nothing was sent: too late, or the process is exiting. So the intent is taken back, if it still is the last.
+
+    If it is not, somebody has stored what everybody here needs, or is about to.
+    """
     instant = yield from Now()
-    yield from Swap(trip.marked, trip.unsent)
+    if not (yield from Swap(trip.marked, trip.unsent)):
+        return Outcome(Result((yield from Load())), events[:-1])
     chance = yield from Draw()
     failure: Failure = fail(trip, "time", "there was no time left to ask the server", instant, chance)
     return Outcome(
