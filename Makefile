@@ -22,6 +22,7 @@ CORE_TESTS ?= tests/core
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 MINUTES ?= 1
+EXPIRIES ?= 200
 SOAK_ARGS ?=
 MUTATE ?=
 FREE_THREADED_TESTS ?= tests/core tests/engine tests/concurrency
@@ -33,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help system-packages demo test test-all test-core-all test-niquests lint fmt types bench crash simulate fuzz soak mutate \
+.PHONY: help system-packages demo test test-all test-core-all test-niquests lint fmt types bench fleet crash simulate fuzz soak mutate \
 	test-free-threaded api clean
 
 LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)
@@ -76,7 +77,7 @@ $(WHEELS)/.installed: $(STORES)/requirements.txt | $(BIN)/python
 found = $(firstword $(wildcard $(addsuffix /$(1),$(subst :, ,$(PATH)) /usr/sbin /usr/local/sbin /usr/lib/postgresql/*/bin)))
 FAKETIME := $(firstword $(wildcard $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)))
 WANTED := $(if $(FAKETIME),,libfaketime) $(foreach pair,nginx:nginx redis-server:redis-server initdb:postgresql \
-	pgbouncer:pgbouncer gnome-keyring-daemon:gnome-keyring dbus-daemon:dbus-daemon,\
+	pgbouncer:pgbouncer gnome-keyring-daemon:gnome-keyring dbus-daemon:dbus-daemon ip:iproute2,\
 	$(if $(call found,$(firstword $(subst :, ,$(pair)))),,$(lastword $(subst :, ,$(pair)))))
 
 system-packages: ## install what the tests need of Debian's packages where it is missing, with apt-get, as root
@@ -170,6 +171,9 @@ types: $(VENV)/.dev-installed ## mypy strict (source and tests), pyright strict 
 
 bench: $(VENV)/.dev-installed ## the figures, each beside its floor (BENCH_ARGS=…)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+fleet: $(VENV)/.dev-installed system-packages ## fleets of processes and machines on each shared store, through many expiries (EXPIRIES=…)
+	UNEXPIRED_FLEET_EXPIRIES=$(EXPIRIES) $(BIN)/python -m pytest tests/fleet
 
 crash: $(VENV)/.dev-installed $(SERVERS) ## the long runs: processes killed at every point of a refresh (prints the tables), many rotations
 	$(BIN)/python -m pytest -m crash

@@ -14,6 +14,8 @@ from hypothesis import settings
 
 from tests import hunting
 from tests.clients.contract import matrix
+from tests.faults import table as faults
+from tests.fleet import summary as fleets
 
 # How long a thread may take to end by itself once its test is over (seconds).
 _PATIENCE = 5.0
@@ -73,9 +75,15 @@ def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which client adapter was held to which point of the contract; the last line of a run stays the last."""
+    """Print the tables of what was tried; the last line of a run stays the last.
+
+    Which client adapter was held to which point of the contract, what the fleets did, and what the faults came to. Where
+    workers run the tests, only this file is known to the process that prints.
+    """
     lines = matrix.summary(terminalreporter.stats)
     if lines:
         terminalreporter.section("client contract")
         for line in lines:
             terminalreporter.write_line(line)
+    fleets.show(terminalreporter)
+    faults.tell(terminalreporter)

@@ -126,6 +126,20 @@ def test_a_refusal_outlives_the_manager_that_met_it() -> None:
     assert [cell for cell in cells._suspicious if cell is another._cell] == [another._cell]
 
 
+def test_a_login_made_elsewhere_begins_with_a_clean_slate() -> None:
+    """What was refused of the login before it, in this process, says nothing of its tokens."""
+    server, store = Server(), MemoryStore()
+    manager = manager_for(server, FRESH, store=store)
+    assert manager.exchange.replacement(manager.token(), ORIGIN) is not None
+    assert manager.exchange.replacement(manager.token(), ORIGIN) is None
+    stored = store.load("default")
+    elsewhere = Session.begin("default", "elsewhere", Token("access new", refresh_token=f"refresh {server.calls}"))
+    assert store.swap("default", stored, elsewhere)
+    replaced = manager.exchange.replacement(manager.token(), ORIGIN)
+    assert replaced is not None
+    assert replaced.access_token == "access 2"
+
+
 def test_the_end_of_a_login_that_cannot_be_stored_is_told_with_its_key() -> None:
     """Whose record kept changing is in the error."""
 

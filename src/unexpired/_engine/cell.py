@@ -113,6 +113,9 @@ class Cell:
         """Know *session*, which was found in the store, and tell it if it is news here."""
         view, known = self._see(session, stamp)
         found = view.session
+        if found is not None and known is not None and found.login != known.login:
+            # What an API refused of the login before says nothing of this one's tokens.
+            self.suspicions.clear()
         if found is not None and (found.login, found.version) not in self._stored_here:
             news = seen(found, known)
             if news is not None:
