@@ -34,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find_python = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1)*/bin/python$(1)),\
 	$(shell "$(python)" -c 'import venv, ensurepip; print("$(python)")' 2>/dev/null)))
 
-.PHONY: help system-packages demo test test-all test-core-all test-niquests lint fmt types bench fleet crash simulate fuzz soak mutate \
+.PHONY: help system-packages demo test test-all test-core-all test-niquests lint fmt types bench fleet faults crash simulate fuzz soak mutate \
 	test-free-threaded api clean
 
 LISTED = grep -hE '^[a-z-]+:.*\#\# ' $(MAKEFILE_LIST)
@@ -174,6 +174,9 @@ bench: $(VENV)/.dev-installed ## the figures, each beside its floor (BENCH_ARGS=
 
 fleet: $(VENV)/.dev-installed system-packages ## fleets of processes and machines on each shared store, through many expiries (EXPIRIES=…)
 	UNEXPIRED_FLEET_EXPIRIES=$(EXPIRIES) $(BIN)/python -m pytest tests/fleet
+
+faults: $(VENV)/.dev-installed system-packages ## every fault at every step of a refresh on each store, and the table of what it comes to
+	@$(BIN)/python -m tests.faults
 
 crash: $(VENV)/.dev-installed $(SERVERS) ## the long runs: processes killed at every point of a refresh (prints the tables), many rotations
 	$(BIN)/python -m pytest -m crash

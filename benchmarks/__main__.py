@@ -9,7 +9,20 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bursts, clients, front, nginx, processes, redis_store, waiters, warm
+from benchmarks import (
+    bursts,
+    clients,
+    fleet_release,
+    front,
+    many_sessions,
+    nginx,
+    postgres_store,
+    processes,
+    redis_store,
+    stores,
+    waiters,
+    warm,
+)
 
 PARTS = {
     "warm": warm.rows,
@@ -19,14 +32,23 @@ PARTS = {
     "nginx": nginx.rows,
     "waiters": waiters.rows,
     "processes": processes.rows,
+    "stores": stores.rows,
     "redis": redis_store.rows,
+    "postgres": postgres_store.rows,
+    "release": fleet_release.rows,
+    "many-memory": many_sessions.in_memory,
+    "many-redis": many_sessions.in_redis,
+    "many-postgres": many_sessions.in_postgres,
 }
+ON_REQUEST = frozenset({"many-postgres"})
+"""A minute each; one such minute is enough for everybody."""
+HELP = f"any of: {', '.join(PARTS)} (default: all but {', '.join(ON_REQUEST)})"
 
 
 def main() -> None:
-    """Run the parts asked for, all by default."""
+    """Run the parts asked for; by default all but those that take another minute."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows here, too")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
@@ -34,10 +56,10 @@ def main() -> None:
         parser.error(f"there is no part {min(unknown)!r}: choose from {', '.join(PARTS)}")
     sys.stdout.write(f"Python {platform.python_version()}, {platform.machine()}; medians of interleaved rounds\n\n")
     found = []
-    for name in options.parts or PARTS:
+    for name in options.parts or [one for one in PARTS if one not in ON_REQUEST]:
         for row in PARTS[name]():
             found.append(asdict(row))
-            mark = "✓" if row.met else "✗"
+            mark = "✓ met    " if row.met else "✗ not met"
             sys.stdout.write(
                 f"{mark} {row.name:<64} {row.value:9.2f} {row.unit:<10} target {row.target:<18} {row.note}\n"
             )

@@ -1,245 +1,174 @@
-"""RedisStore on a Redis of its own, beside the bare client: calls, commands, and waiters in another process."""
+"""RedisStore on a Redis of its own, beside the bare client that sends the same commands; and commands per waiter."""
 
 from __future__ import annotations
 
-import multiprocessing
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count, pairwise
-from multiprocessing.connection import Connection
+from itertools import pairwise
 from typing import Any
 
 import redis
 
-from benchmarks.measure import Row, interleave, median, timed
-from unexpired import TokenManager
-from unexpired._core.record import encode
-from unexpired._core.session import Session
-from unexpired._core.token import Token
-from unexpired.grants import FunctionGrant
-from unexpired.stores._redis_scripts import LEASE, RELEASE, SWAP
+from benchmarks.fleet_release import TASKS, Fleet
+from benchmarks.measure import Row, median, timed
+from benchmarks.stores import KEY, Floor, chain, figures, leased, redis_server, session_of
+from unexpired._core.record import decode
 from unexpired.stores.redis import RedisStore
 
-CALLS, COMMANDS, WAITS = 200_000, 300, 21
+OPERATIONS, ROUNDS = 30, 7
 
 
-@contextmanager
-def _server() -> Iterator[str]:
-    program = shutil.which("redis-server")
-    if program is None:
-        raise RuntimeError("redis-server is missing: make system-packages installs it")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with tempfile.TemporaryDirectory() as directory:
-        process = subprocess.Popen(
-            [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--appendonly", "yes"],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            client = redis.Redis(port=port)
-            while not _answers(client):
-                time.sleep(0.01)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.kill()
-            process.wait()
+class _Recorder(redis.Redis):
+    """A client that remembers what it sent."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.sent: list[tuple[Any, ...]] = []
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        """Send it."""
+        self.sent.append(command)
+        return super().execute_command(*command, **options)  # type: ignore[no-untyped-call]
 
 
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
+class _Bare:
+    """The bare client, sending once more what a store sent."""
 
+    def __init__(self, url: str) -> None:
+        self._raw: Any = redis.Redis.from_url(url)
+        recorder: Any = _Recorder.from_url(url)
+        store = RedisStore(recorder, prefix="recorded")
+        session = session_of(KEY)
+        store.swap(KEY, None, session)
+        leased(store)
 
-def _manager(store: RedisStore) -> TokenManager:
-    def never(_: Session) -> Token:
-        raise RuntimeError("somebody else refreshes here")
-
-    return TokenManager(FunctionGrant(never), store=store, key="bench", refresh_ahead=0)
-
-
-def _each(work: Callable[[], object], times: int) -> float:
-    def loop() -> None:
-        for _ in range(times):
+        def sent(work: Callable[[], object]) -> list[tuple[Any, ...]]:
+            recorder.sent.clear()
             work()
+            found = list(recorder.sent)
+            if not found:
+                raise RuntimeError("the store sent nothing by way of execute_command")
+            return found
 
-    return timed(loop) / times
+        self._place = f"recorded:session:{{{KEY}}}"
+        self._at_first = self._raw.dump(self._place)
+        self._load = sent(lambda: store.load(KEY)) * OPERATIONS
+        self._lease = sent(lambda: leased(store)) * OPERATIONS
+        steps = pairwise(chain(session, OPERATIONS))
+        self._swaps = sent(lambda: [store.swap(KEY, *step) for step in steps])
+        store.close()
+        recorder.close()
 
+    def load(self) -> float:
+        """Seconds of a load, which is more than what the client brings: a session."""
+        send = self._raw.execute_command
+        return timed(lambda: [decode(send(*one)[0], KEY, "Redis") for one in self._load]) / OPERATIONS
 
-def _chain(session: Session) -> list[Session]:
-    """What is stored one after another in a round."""
-    chain = [session]
-    for _ in range(COMMANDS):
-        chain.append(chain[-1].minted(Token("a" * 40, refresh_token="r" * 40)))
-    return chain
+    def ask(self) -> float:
+        """Seconds of what the client does for it."""
+        return self._each(self._load)
 
+    def lease(self) -> float:
+        """Seconds of a lease that is taken and given back."""
+        return self._each(self._lease)
 
-def _commands(url: str) -> list[Row]:
-    store = RedisStore(url)
-    manager = _manager(store)
-    session = manager.login({"access_token": "a" * 40, "refresh_token": "r" * 40, "expires_in": 86400})
-    manager.token()
-    token = manager.token
-    raw: Any = redis.Redis.from_url(url)
-    scripts = {one: raw.script_load(one.text) for one in (SWAP, LEASE, RELEASE)}
-    state, numbers, record = [session], count(1), encode(session)
-    fields = ("record", "login", "version", "notes")
-    raw.hset("raw:session:{bench}", mapping={"login": "l", "version": 0, "notes": 0, "change": "", "record": record})
+    def swap(self) -> float:
+        """Seconds of a swap."""
+        self._raw.restore(self._place, 0, self._at_first, replace=True)
+        return self._each(self._swaps)
 
-    def swaps() -> float:
-        steps = iter(pairwise(_chain(state[0])))
-
-        def swap() -> None:
-            before, state[0] = next(steps)
-            if not store.swap("bench", before, state[0]):
-                raise RuntimeError("a swap was refused")
-
-        return _each(swap, COMMANDS)
-
-    def raw_swap() -> None:
-        version = next(numbers)
-        done = raw.evalsha(
-            scripts[SWAP], 1, "raw:session:{bench}", "1", "l", version - 1, 0, "l", version, 0, record,
-            f"{version:016x}", "", "raw:news", f"s:{version:016x}:bench",
-        )  # fmt: skip
-        if done != 1:
-            raise RuntimeError("a swap was refused")
-
-    def heard(work: Callable[[], object]) -> float:
-        # Whoever wants to hear of changes hears of its own.
-        news = raw.pubsub(ignore_subscribe_messages=True)
-        news.subscribe(**{"raw:news": lambda _: None})
+    def heard(self, work: Callable[[], float]) -> float:
+        """Whoever wants to hear of changes hears of its own: seconds of *work* while a thread of ours does."""
+        news = self._raw.pubsub(ignore_subscribe_messages=True)
+        news.subscribe(**{"recorded:news": lambda _: None})
         listening = news.run_in_thread(sleep_time=1.0, daemon=True)
         try:
-            return _each(work, COMMANDS)
+            return work()
         finally:
             listening.stop()
-            raw.publish("raw:news", "the end")
+            self._raw.publish("recorded:news", "the end")
             listening.join()
 
-    def lease() -> None:
-        held = store.lease("bench", owner="me", seconds=10.0, wait=1.0, stop=lambda: False)
-        if held is None:
-            raise RuntimeError("a free lease was not granted")
-        held.release()
+    def close(self) -> None:
+        """Hang up."""
+        self._raw.close()
 
-    def raw_lease() -> None:
-        raw.evalsha(scripts[LEASE], 1, "raw:lease:{bench}", "me", 10_000)
-        raw.evalsha(scripts[RELEASE], 1, "raw:lease:{bench}", "me", "raw:news", "r::bench")
-
-    found = interleave(
-        {
-            "warm": lambda: _each(token, CALLS),
-            "load": lambda: _each(lambda: store.load("bench"), COMMANDS),
-            "HMGET": lambda: _each(lambda: raw.hmget("unexpired:session:{bench}", fields), COMMANDS),
-            "swap": swaps,
-            "EVALSHA": lambda: _each(raw_swap, COMMANDS),
-            "EVALSHA, heard": lambda: heard(raw_swap),
-            "lease": lambda: _each(lease, COMMANDS),
-            "two EVALSHA": lambda: _each(raw_lease, COMMANDS),
-            "two EVALSHA, heard": lambda: heard(raw_lease),
-        }
-    )
-    took = {name: median(times) for name, times in found.items()}
-    store.close()
-    warm = took["warm"] * 1e6
-
-    def beside(value: str, floor: str, note: str = "") -> Row:
-        ratio = took[value] / took[floor]
-        note = f"{took[value] * 1e6:.0f} µs beside {took[floor] * 1e6:.0f} µs{note}"
-        return Row(
-            f"RedisStore: {value}, beside the bare {floor}", ratio, "times", took[floor], "≤ 1.5", ratio <= 1.5, note
-        )
-
-    def alone(floor: str) -> str:
-        return f"; {took[floor] * 1e6:.0f} µs where nobody listens"
-
-    return [
-        Row("warm call, RedisStore", warm, "µs", None, "≤ 0.7", warm <= 0.7),
-        beside("load", "HMGET"),
-        beside("swap", "EVALSHA, heard", alone("EVALSHA")),
-        beside("lease", "two EVALSHA, heard", alone("two EVALSHA")),
-    ]
+    def _each(self, commands: list[tuple[Any, ...]]) -> float:
+        send = self._raw.execute_command
+        return timed(lambda: [send(*command) for command in commands]) / OPERATIONS
 
 
-def _waiter(url: str, orders: Connection) -> None:
-    """Ask for a token that only somebody else can bring; say when it came, and after how many commands."""
+def _costs(url: str) -> list[Row]:
+    bare = _Bare(url)
+    nobody = "where nobody listens"
+    floors = {
+        "load": Floor("the bare client and decode", bare.load, ("by the bare client alone", bare.ask)),
+        "swap": Floor("the bare client, heard", lambda: bare.heard(bare.swap), (nobody, bare.swap)),
+        "lease": Floor("the bare client, heard", lambda: bare.heard(bare.lease), (nobody, bare.lease)),
+    }
     store = RedisStore(url)
-    client = store._link.client
-    ask, asked = client.execute_command, count()
-
-    def counted(*command: Any, **options: Any) -> Any:
-        next(asked)
-        return ask(*command, **options)
-
-    client.execute_command = counted
-    manager = _manager(store)
-    manager.session()
-    orders.send("ready")
-    while orders.recv():
-        before = next(asked)
-        manager.refresh()
-        orders.send((time.monotonic(), next(asked) - before - 1))
+    try:
+        return figures("RedisStore", store, 0.7, OPERATIONS, floors)
+    finally:
+        store.close()
+        bare.close()
 
 
-def _waiters(url: str, processes: int) -> list[Row]:
-    context = multiprocessing.get_context("spawn")
-    store = RedisStore(url)
-    stored = store.load("bench")
-    session = Session.begin("bench", "another login", Token("a", refresh_token="r"))
-    store.swap("bench", stored, session)
-    pipes, workers = [], []
-    for _ in range(processes):
-        ours, theirs = context.Pipe()
-        worker = context.Process(target=_waiter, args=(url, theirs))
-        worker.start()
-        pipes.append(ours)
-        workers.append(worker)
-    for pipe in pipes:
-        pipe.recv()
-    delays, commands = [], []
-    for _ in range(WAITS):
-        lease = store.lease("bench", owner="me", seconds=10.0, wait=9.0, stop=lambda: False)
-        assert lease is not None
-        for pipe in pipes:
-            pipe.send(True)
-        time.sleep(0.1)  # a token request
-        new = session.minted(Token(f"b{session.version}", refresh_token="r"))
-        store.swap("bench", session, new)
-        since, session = time.monotonic(), new
-        lease.release()
-        said = [pipe.recv() for pipe in pipes]
-        delays.append(max(when for when, _ in said) - since)
-        commands += [number for _, number in said]
-    for pipe, worker in zip(pipes, workers, strict=True):
-        pipe.send(False)
-        worker.join()
-    store.close()
-    delay, number = median(delays) * 1e3, median(commands)
-    note = f"the slowest {max(delays) * 1e3:.1f} ms"
-    most = f"at most {max(commands)}"
-    what = f"{processes} other processes" if processes > 1 else "another process"
-    return [
-        Row(f"stored until the last waiter of {what} goes on", delay, "ms", None, "≤ 5", delay <= 5, note),
-        Row(
-            f"Redis commands per waiter, {what}",
-            number,
-            "commands",
-            None,
-            "≤ 3",
-            number <= 3,
-            most,
-        ),
-    ]
+class _Monitor:
+    """What the server is asked, by whom; commands inside of scripts apart."""
+
+    def __init__(self, url: str) -> None:
+        self._raw: Any = redis.Redis.from_url(url)
+        self._heard: list[tuple[str, str]] = []
+        self._began, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(url,))
+        self._thread.start()
+        self._mark("begin", self._began)
+
+    def _listen(self, url: str) -> None:
+        raw: Any = redis.Redis.from_url(url)
+        with raw, raw.monitor() as monitor:
+            for one in monitor.listen():
+                said = str(one["command"])
+                if "the begin" in said:
+                    self._began.set()
+                elif "the end" in said:
+                    self._over.set()
+                    return
+                elif one["client_type"] != "lua":
+                    self._heard.append((f"{one['client_address']}:{one['client_port']}", said))
+
+    def _mark(self, which: str, heard: threading.Event) -> None:
+        while not heard.wait(0.05):
+            self._raw.echo(f"the {which}")
+
+    def sent_by(self, name: str) -> int:
+        """How many commands the clients of that name have sent meanwhile. Ends it."""
+        theirs = {one["addr"] for one in self._raw.client_list() if one["name"] == name}
+        self._mark("end", self._over)
+        self._thread.join()
+        self._raw.close()
+        return sum(client in theirs for client, _ in self._heard)
 
 
-def rows() -> list[Row]:
-    """All figures of this store."""
-    with _server() as url:
-        return [*_commands(url), *_waiters(url, 1), *_waiters(url, 4)]
+def _commands(url: str, processes: int) -> Row:
+    fleet = Fleet(url, processes, theirs=f"{url}?client_name=waiter")
+    counts = []
+    try:
+        for _ in range(ROUNDS):
+            monitor = _Monitor(url)
+            fleet.release()
+            counts.append(monitor.sent_by("waiter") / processes)
+    finally:
+        fleet.close()
+    number = median(counts)
+    title = f"RedisStore: commands per waiting process, of {processes}"
+    note = f"at most {max(counts):.2f}; {TASKS} waiters in each"
+    return Row(title, number, "commands", None, "≤ 3", number <= 3, note)
+
+
+def rows() -> Iterator[Row]:
+    """All figures of this store but the time until waiters go on, which `fleet_release` takes for all stores."""
+    with redis_server() as server:
+        yield from _costs(server.url)
+        yield _commands(server.url, 4)

@@ -77,8 +77,8 @@ def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the tables of what was tried; the last line of a run stays the last.
 
-    Which client adapter was held to which point of the contract, what the fleets did, and what the faults came to. Where
-    workers run the tests, only this file is known to the process that prints.
+    Which adapter was held to which point of the contract, what the fleets did, and what the faults came to. It is here
+    because the process that prints, where workers run the tests, knows this file only.
     """
     lines = matrix.summary(terminalreporter.stats)
     if lines:

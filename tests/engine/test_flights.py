@@ -14,9 +14,10 @@ from unexpired._core.effects import Publish, Result
 from unexpired._core.flight import Plan
 from unexpired._core.policy import Policy
 from unexpired._core.session import Failure
+from unexpired._engine import clock
 from unexpired._engine import flying as flights
 from unexpired._engine.cell import Cell, Reading
-from unexpired._engine.clock import boot
+from unexpired._engine.clock import boot, keeper_here
 from unexpired._engine.flying import Flying
 from unexpired.grants import FunctionGrant
 from unexpired.stores import MemoryStore
@@ -62,17 +63,18 @@ def _on_a_thread(work: Callable[[], object], *, daemon: bool) -> tuple[threading
 
 def test_a_thread_keeps_the_process_unless_it_is_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The main one does so in an exit handler only: before that, other threads outlive it."""
-    thread, keeper = _on_a_thread(flights._keeper, daemon=False)
+    thread, keeper = _on_a_thread(keeper_here, daemon=False)
     assert keeper is thread
-    assert _on_a_thread(flights._keeper, daemon=True)[1] is None
-    assert flights._keeper() is None
-    monkeypatch.setattr(flights, "main_is_over", lambda: True)
-    assert flights._keeper() is threading.main_thread()
+    assert _on_a_thread(keeper_here, daemon=True)[1] is None
+    assert keeper_here() is None
+    monkeypatch.setattr(clock, "main_is_over", lambda: True)
+    assert keeper_here() is threading.main_thread()
 
 
 def test_an_event_loop_stands_still_for_a_flight_once(flying: Flying, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a few milliseconds, however many tasks wait for it."""
     slept: list[float] = []
+    monkeypatch.setattr(Flying, "last_head_start", 0.0)
     monkeypatch.setattr(time, "sleep", slept.append)
     for _ in range(3):
         flying._get_away()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import FRESH, Server, manager_for, nearly_expired, until
+from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for, nearly_expired, until
 from unexpired import Session, Token, TokenManager
 from unexpired._core.effects import Granted, Lease, Sleep
 from unexpired._core.flight import Plan
@@ -216,6 +216,15 @@ def test_a_flight_sleeps_as_long_as_it_is_told() -> None:
     began = boot()
     assert flying._sleep(Sleep(0.2))
     assert 0.2 <= boot() - began < 15.0
+
+
+def test_a_watchful_sleep_ends_when_the_record_changes() -> None:
+    """Who holds off from another's intent goes on as soon as that one has stored its token (scenario 21)."""
+    store = MemoryStore()
+    flying = _flying(store)
+    sleeping = Attempt(lambda: flying._sleep(Sleep(PATIENCE * 10, watchful=True)))
+    assert store.swap("alice", None, Session.begin("alice", "login-1", "RT-1"))
+    assert sleeping.result() is True
 
 
 def test_a_wrong_function_of_the_login_page_is_called_by_its_argument() -> None:

@@ -151,8 +151,8 @@ def _publish(flight: Flying, effect: effects.Publish) -> int:
 
 
 def _start(self: Flying) -> None:
-    if not self._started:
-        self._started = True
+    if not self._start.started:
+        self._start.started = True
         world = _world()
         # A context of its own: a greenlet that has ended would keep what was set in it, and with it the world.
         run = partial(copy_context().run, self.run)

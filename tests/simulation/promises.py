@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Broken", "Promises", "Sent"]
 
 _TRIES_BEFORE_MEMORY = 3
+_LONG_ENOUGH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Promises:
         self.sent: list[Sent] = []
         self._world = world
         self._stored: set[str] = set()
-        self._refusals_to_store: dict[tuple[int, str], int] = {}
+        self._refusals_to_store: dict[tuple[int, str], list[float]] = {}
         self._answered: dict[tuple[str, int], Sent] = {}
         self._gone: dict[str, int] = {}
         self._refused_versions: set[tuple[str, int]] = set()
@@ -194,7 +195,7 @@ class Promises:
             sent.refusals += sent.task is self._world.task
         for token in new.tokens.values():
             key = (self._world.process.number, token.access_token)
-            self._refusals_to_store[key] = self._refusals_to_store.get(key, 0) + 1
+            self._refusals_to_store.setdefault(key, []).append(self._world.now)
 
     def storing(self, old: Session | None, new: Session) -> None:
         """A swap is about to succeed."""
@@ -263,8 +264,9 @@ class Promises:
     def calling(self, token: Token, began: int) -> None:
         """A request leaves with *token*."""
         world = self._world
-        tries = self._refusals_to_store.get((world.process.number, token.access_token), 0)
-        if token.access_token not in self._stored and tries < _TRIES_BEFORE_MEMORY:
+        tries = self._refusals_to_store.get((world.process.number, token.access_token), [])
+        tried = len(tries) >= _TRIES_BEFORE_MEMORY or (len(tries) > 1 and tries[-1] - tries[0] >= _LONG_ENOUGH)
+        if token.access_token not in self._stored and not tried:
             self.breaks("P5", f"{token.access_token} is used before it is stored")
         gone = self._gone.get(token.login)
         if gone is not None and gone < began and not world.shelf.timed and not world.process.blind:

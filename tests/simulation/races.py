@@ -83,7 +83,7 @@ RACES = (
         "before it sends. `p1` waits until `p0`'s lease is over and a request of it surely would be, too, and "
         "redeems. When `p0` wakes, its deadline is over: it does not send (P10).",
         TIMED,
-        "Note over p0: there was no time left to ask the server",
+        "p0-xstore: note on version 1, not stored (the record has changed)",
         {"response": 2},
         cues=(Cue("p0.flight1", "now", "pause past the lease", nth=4),),
     ),

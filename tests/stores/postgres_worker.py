@@ -55,17 +55,6 @@ def write(store: PostgresStore) -> None:
             time.sleep(0.01)
 
 
-def hold(store: PostgresStore) -> None:
-    """Take the lease for so many seconds, and keep it until told."""
-    lease = store.lease(KEY, owner="worker", seconds=float(hear()), wait=30.0, stop=lambda: False)
-    assert lease is not None
-    say("held")
-    hear()
-    lease.release()
-    say("released")
-    hear()
-
-
 def tell(store: PostgresStore) -> None:
     """Say the moment at which each change shows here, and at which a lease was had, on a clock that all share."""
     stamp = store.stamp(KEY)
@@ -113,7 +102,6 @@ def fork(store: PostgresStore) -> None:
 TASKS: dict[str, Callable[[PostgresStore], None]] = {
     "count": count,
     "fork": fork,
-    "hold": hold,
     "tell": tell,
     "write": write,
 }

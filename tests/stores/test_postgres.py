@@ -77,9 +77,11 @@ def test_nothing_is_asked_before_it_is_used(schema: str) -> None:
         assert error.value.__context__ is None
 
 
-@pytest.mark.parametrize("how", [{"schema": ""}, {"schema": "a b"}, {"schema": "x" * 64}, {"timeout": 0}])
+@pytest.mark.parametrize(
+    "how", [{"schema": ""}, {"schema": "a\nb"}, {"schema": "pg_mine"}, {"schema": "x" * 64}, {"timeout": 0}]
+)
 def test_settings_that_cannot_work_are_refused(how: dict[str, object]) -> None:
-    """A schema that is no plain name and bounds of nothing are refused at once."""
+    """A schema that no server takes and bounds of nothing are refused at once."""
     with pytest.raises(ConfigurationError):
         PostgresStore("dbname=postgres", **how)  # type: ignore[arg-type]
 

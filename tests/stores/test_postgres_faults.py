@@ -3,11 +3,12 @@ from __future__ import annotations
 import itertools
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from unittest import mock
 
 import psycopg
@@ -148,12 +149,12 @@ def test_what_became_of_a_lost_answer_is_looked_up(make: Make, *, takes_effect: 
     session = begun(store)
     lost: list[bool] = []
 
-    def losing(connection: connections.Connection, *args: object) -> object:
+    def losing(connection: connections.Connection, *args: object, **how: object) -> object:
         if lost:
-            return real(connection, *args)  # type: ignore[arg-type]
+            return real(connection, *args, **how)  # type: ignore[arg-type]
         lost.append(True)
         if takes_effect:
-            real(connection, *args)  # type: ignore[arg-type]
+            real(connection, *args, **how)  # type: ignore[arg-type]
         connection.close()
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
@@ -284,6 +285,22 @@ def test_a_swap_that_takes_effect_after_it_failed(server: PostgresServer, make: 
     found = store.load(KEY)
     assert found is not None
     assert found.version == 2
+
+
+@pytest.mark.parametrize("timeout", [7.0, 1.0])
+def test_hosts_that_are_dead(server: PostgresServer, make: Make, timeout: float) -> None:
+    """Of three hosts the first two may answer nothing: the third one is used, if need be by the next call only."""
+    begun(make())
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (one.getsockname()[1], two.getsockname()[1], server.port))
+        store = make(f"postgresql://unexpired@{hosts}/postgres", timeout=timeout)
+        began = time.monotonic()
+        if timeout < 2.0:
+            for _ in range(2):
+                with suppress(StoreError):
+                    store.load(KEY)
+        assert store.load(KEY) is not None
+        assert time.monotonic() - began < LONG
 
 
 def test_nobody_there(make: Make) -> None:

@@ -189,7 +189,7 @@ def test_a_release_that_nobody_heard_of_is_found(stores: Stores, raw: redis.Redi
 
 def test_a_waiter_is_woken_by_the_release(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits gets the lease when it is released elsewhere, without asking again until then."""
-    monkeypatch.setattr("unexpired.stores._redis_lease._POLL", 20.0)
+    monkeypatch.setattr("unexpired.stores._redis_lease._LOOK", 20.0)
     here, far = stores.here(), stores.far()
     here.stamp(KEY)()
     theirs = take(far)
@@ -211,9 +211,9 @@ def test_a_waiter_is_woken_by_the_release(stores: Stores, monkeypatch: pytest.Mo
     assert len(asked) == 2
 
 
-def test_a_waiter_needs_three_commands(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiter_needs_two_commands(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for another process asks for the lease once and reads the result, while the lease is still held."""
-    monkeypatch.setattr("unexpired.stores._redis_lease._POLL", 20.0)
+    monkeypatch.setattr("unexpired.stores._redis_lease._LOOK", 20.0)
     here, far, session = stores.here(), stores.far(), begun()
     far.swap(KEY, None, session)
     manager = TokenManager(FunctionGrant(lambda _: Token("never")), store=here, key=KEY)
@@ -235,12 +235,14 @@ def test_a_waiter_needs_three_commands(stores: Stores, monkeypatch: pytest.Monke
         assert not waiter.is_alive()
         lease.release()
         assert manager.token().access_token == f"access {number}"
-    assert asked == ["EVALSHA", "HMGET", "HMGET"]
+    assert asked == ["EVALSHA", "HMGET"]
 
 
 def counting(store: RedisStore) -> list[str]:
     """The commands that *store* sends from now on, its look at the server's settings not among them."""
-    assert store._news.start().looked.wait(BOUND)
+    store.stamp("probe")()
+    hearing: Any = store._board.how
+    until(lambda: hearing.checked, "the look is over")
     client, sent = store._link.client, []
     ask = getattr(client, "plain", client.execute_command)
     client.plain = ask
@@ -378,17 +380,17 @@ def test_listening_ends_with_the_last_store(stores: Stores) -> None:
     first, second = stores.here(), stores.here()
     first.stamp(KEY)()
     second.stamp(KEY)()
-    watcher = first._news._watcher
-    assert watcher is not None
-    assert second._news._watcher is watcher
+    run = first._board._run
+    assert run is not None
+    assert second._board._run is run
     first.close()
-    assert watcher._thread.is_alive()
+    assert run.thread.is_alive()
     second.close()
-    until(lambda: not watcher._thread.is_alive(), "the thread ends")
+    until(lambda: not run.thread.is_alive(), "the thread ends")
     third = RedisStore(stores.here()._link.client, prefix="gone")
     third.stamp(KEY)()
-    listening = third._news._watcher
-    assert listening is not None
-    thread = listening._thread
-    del third, listening
+    other = third._board._run
+    assert other is not None
+    thread = other.thread
+    del third, other
     until(lambda: not thread.is_alive(), "the thread ends with its store")

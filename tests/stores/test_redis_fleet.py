@@ -125,21 +125,3 @@ def test_a_logout_reaches_the_fleet(
         worker.order("calls", 2)
     assert [worker.hear() for worker in fleet] == [["logout"] * 2] * PROCESSES
     assert server.stats().token_posts == before
-
-
-def test_a_killed_holder_is_waited_for(server: ServerHandle, manager: TokenManager, fleet: list[Worker]) -> None:
-    """Scenario 21: the lease of a killed process ends by itself, its request is waited out, and then one goes on."""
-    holder, waiter, _ = fleet
-    server.expire()
-    server.faults([{"kind": "reset_before_commit", "hold": "first"}])
-    holder.order("calls", 1)
-    server.wait("token_request_held")
-    killed = time.monotonic()
-    holder.process.kill()
-    server.release("first")
-    waiter.order("calls", 3)
-    assert waiter.hear() == ["0", "1", "2"]
-    assert 5.0 < time.monotonic() - killed < 40.0
-    stats = server.stats()
-    assert (stats.token_posts, stats.refreshes, stats.reuse_detected) == (2, 1, 0)
-    assert manager.token().minted == 2

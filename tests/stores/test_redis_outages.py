@@ -42,9 +42,9 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
 @pytest.fixture
 def store(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
     """A store behind the proxy, which notices a silent server after half a second."""
-    monkeypatch.setattr("unexpired.stores._redis_watcher._SILENCE", 0.1)
-    monkeypatch.setattr("unexpired.stores._redis_watcher._PATIENCE", 0.4)
-    monkeypatch.setattr("unexpired.stores._redis_watcher._BEAT", 0.05)
+    monkeypatch.setattr("unexpired.stores._listening._SILENCE", 0.1)
+    monkeypatch.setattr("unexpired.stores._listening.PATIENCE", 0.4)
+    monkeypatch.setattr("unexpired.stores._listening._BEAT", 0.05)
     with RedisStore(f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=0.5") as store:
         yield store
 
@@ -56,7 +56,7 @@ def never(_: Session) -> Token:
 
 def there(store: RedisStore) -> bool:
     """Whether the news are heard."""
-    return not isinstance(store.stamp("probe")(), int)
+    return store._board.live
 
 
 def test_what_was_stored_survives_kill_9(server: RedisServer, store: RedisStore) -> None:

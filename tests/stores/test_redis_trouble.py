@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 import redis
 from redis import exceptions as wrong
 
-from tests.stores.redis_server import RedisServer, free_port, until
-from unexpired._core.session import Session
+from tests.stores.redis_server import BOUND, RedisServer, free_port, until
+from unexpired._core.session import Failure, Intent, Session
 from unexpired.errors import StoreError
 from unexpired.stores import open_store
+from unexpired.stores._redis_listening import Hearing
 from unexpired.stores.redis import RedisStore
 
 KEY = "alice@crm"
@@ -39,6 +41,12 @@ def operations(store: RedisStore) -> dict[str, Any]:
     }
 
 
+def checked(store: RedisStore) -> bool:
+    """Whether the server's settings were looked at."""
+    hearing = store._board.how
+    return isinstance(hearing, Hearing) and hearing.checked
+
+
 def complaint(store: RedisStore, operation: str) -> str:
     """What the StoreError says."""
     with pytest.raises(StoreError) as refused:
@@ -52,7 +60,8 @@ def test_a_server_that_is_away_is_named(operation: str) -> None:
     """Whatever is asked of a Redis that is not there raises StoreError, which says where it should be."""
     with RedisStore("redis://crm:hunter2@127.0.0.1:1/0") as store:
         assert "127.0.0.1:1/0: it is not to be reached" in complaint(store, operation)
-        assert isinstance(store.stamp(KEY)(), int)
+        stamp = store.stamp(KEY)
+        assert stamp() != stamp()
 
 
 def test_a_full_memory_is_named(server: RedisServer) -> None:
@@ -91,8 +100,11 @@ def test_a_wrong_password_is_named_and_not_shown(server: RedisServer) -> None:
     with RedisStore(server.url.replace("//", "//:hunter2@")) as store:
         assert "password" in complaint(store, "swap")
         assert "hunter2" not in repr(store)
-    with RedisStore(server.url.replace("//", "//:wonderland@")) as store:
-        assert store.swap(KEY, None, SESSION)
+        stamp = store.stamp(KEY)
+        assert stamp() != stamp()
+        with RedisStore(server.url.replace("//", "//:wonderland@")) as right:
+            assert right.swap(KEY, None, SESSION)
+            until(lambda: right._board.live, "it hears, though another store here does not know the password")
 
 
 def test_the_rights_that_the_docs_list_are_enough(server: RedisServer) -> None:
@@ -108,7 +120,7 @@ def test_the_rights_that_the_docs_list_are_enough(server: RedisServer) -> None:
         stamp = store.stamp(KEY)
         before = stamp()
         assert stamp() == before
-        assert not isinstance(before, int)
+        assert store._board.live
         with server.client() as raw:
             raw.hset("unexpired:session:{alice@crm}", "record", "no JSON")
         store.set_aside(KEY)
@@ -137,6 +149,76 @@ def test_who_may_not_subscribe_looks_by_the_clock(server: RedisServer, caplog: p
     assert [record.getMessage().count("docs/how-to/redis.md") for record in caplog.records] == [1]
 
 
+@pytest.mark.parametrize(
+    ("error", "answers"),
+    [(None, True), (wrong.NoPermissionError("x"), True), (wrong.BusyLoadingError("x"), False), (OSError(), False)],
+)
+def test_a_refusal_is_an_answer(error: Exception | None, answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are looked at again where the server answers, though it refuses; not where it is away or loading."""
+
+    def ping() -> None:
+        if error is not None:
+            raise error
+
+    with RedisStore("redis://127.0.0.1:1/0") as store:
+        monkeypatch.setattr(store._link.client, "ping", ping)
+        assert store._link.answers() is answers
+
+
+def test_a_subscription_that_nobody_confirms_counts_as_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that takes the connection and says nothing to the subscription is told in the log, and tried again."""
+
+    class Mute:
+        """A subscription that is never confirmed."""
+
+        tries = 0
+        connection: Any = property(lambda self: self)
+
+        def subscribe(self, _: str) -> None:
+            Mute.tries += 1
+
+        def can_read(self, timeout: float) -> bool:
+            del timeout
+            return False
+
+        def close(self) -> None:
+            """Nothing."""
+
+    with RedisStore("redis://127.0.0.1:1/1") as store:
+        store._link.client.pubsub = Mute
+        stamp = store.stamp(KEY)
+        assert stamp() != stamp()
+        until(lambda: Mute.tries > 1, "it is tried again")
+    assert [record.getMessage().count("it fell silent") for record in caplog.records] == [1]
+
+
+def test_what_is_told_to_others(server: RedisServer) -> None:
+    """Others are told of versions, failures and leases given back; not of an intent, nor of what was not stored."""
+    with server.client() as raw, RedisStore(server.url) as store, raw.pubsub(ignore_subscribe_messages=True) as news:
+        news.subscribe("unexpired:news")
+        until(lambda: raw.pubsub_numsub("unexpired:news") == [("unexpired:news", 1)], "it listens")
+        intent = SESSION.noted(intent=Intent("login", 1, "me", 1, 1.0), failure=None)
+        failed = intent.noted(intent=None, failure=Failure("lost", "why", 1.0, 2.0))
+        for before, after in (
+            (None, SESSION),
+            (SESSION, intent),
+            (intent, failed),
+            (failed, failed.over("logout", 1.0)),
+        ):
+            assert store.swap(KEY, before, after)
+        assert not store.swap(KEY, failed, SESSION)
+        held = store.lease(KEY, owner="o", seconds=9.0, wait=0.0, stop=lambda: False)
+        assert held is not None
+        held.release()
+        raw.publish("unexpired:news", "the end")
+        said: list[str] = []
+        end = time.monotonic() + BOUND
+        while "the end" not in said and time.monotonic() < end:
+            message: Any = news.get_message(timeout=0.1)
+            said += [message["data"]] if message else []
+    assert [one.split(" ")[:2] for one in said] == [*([kind, KEY] for kind in ("v", "n", "v", "f")), ["the", "end"]]
+
+
 def test_it_speaks_tls(tmp_path: Path) -> None:
     """A `rediss:` URL reaches a server that speaks TLS only, and a server that nobody vouches for is refused."""
     pem = str(Path(__file__).parents[1] / "grants/self_signed.pem")
@@ -150,7 +232,7 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
             stamp = store.stamp(KEY)
             before = stamp()
             assert stamp() == before
-            assert not isinstance(before, int)
+            assert store._board.live
         with RedisStore(url) as stranger:
             assert "ssl_ca_certs" in complaint(stranger, "load")
     finally:
@@ -208,9 +290,7 @@ def test_settings_that_lose_sessions_are_warned_of_once(tmp_path: Path, caplog: 
             for _ in range(3):
                 store.stamp(KEY)()
                 store.swap(KEY, None, SESSION)
-                watcher = store._news._watcher
-                assert watcher is not None
-                assert watcher.looked.wait(30)
+                until(lambda: checked(store), "the look is over")
         said = [record.getMessage() for record in caplog.records]
         assert [("appendonly" in one, "noeviction" in one) for one in said] == [(True, False), (False, True)]
     finally:
@@ -221,9 +301,7 @@ def test_settings_that_keep_sessions_are_not_warned_of(server: RedisServer, capl
     """With an append-only file and no eviction the log stays silent."""
     with caplog.at_level(logging.DEBUG, "unexpired"), RedisStore(server.url) as store:
         store.stamp(KEY)()
-        watcher = store._news._watcher
-        assert watcher is not None
-        assert watcher.looked.wait(30)
+        until(lambda: checked(store), "the look is over")
     assert caplog.records == []
 
 
@@ -246,7 +324,7 @@ def test_replicas_can_be_waited_for(server: RedisServer, tmp_path: Path) -> None
 def test_without_redis_py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where redis-py is missing, the error says what to install."""
     monkeypatch.setitem(sys.modules, "redis", None)
-    for module in ("redis", "_redis_link", "_redis_news", "_redis_lease", "_redis_watcher"):
+    for module in ("redis", "_redis_link", "_redis_lease", "_redis_listening"):
         monkeypatch.delitem(sys.modules, f"unexpired.stores.{module}")
     with pytest.raises(ModuleNotFoundError, match=r"unexpired\[redis\]"):
         open_store("redis://127.0.0.1:1/0")

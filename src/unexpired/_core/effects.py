@@ -114,10 +114,14 @@ class Draw(Effect[float]):
 
 @dataclass(frozen=True, slots=True)
 class Sleep(Effect[bool]):
-    """Wait. False when the process is exiting: the wait was cut short, unless it is *patient*."""
+    """Wait. False when the process is exiting: the wait was cut short, unless it is *patient*.
+
+    A *watchful* one ends when the record changes, as `Lease` does.
+    """
 
     seconds: float
     patient: bool = False
+    watchful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

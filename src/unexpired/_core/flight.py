@@ -110,7 +110,8 @@ def _lead(plan: Plan, began: Instant) -> Flow[Outcome]:
                 pause = _AFTER_A_CONTEST if contests > 1 else 0.0
             instant = yield from Now()
             left = limit - instant.boot
-            if instant.exiting or left <= 0.0 or (pause > 0.0 and not (yield from Sleep(min(pause, left)))):
+            sleep = Sleep(min(pause, left), watchful=pause > _AFTER_A_CONTEST)
+            if instant.exiting or left <= 0.0 or (pause > 0.0 and not (yield from sleep)):
                 message = f"a refresh of {plan.key!r} by another process may still be under way"
                 failure = passing("time", message, instant.wall, max(pause, 1.0))
                 return unknown(plan.key, session, failure)
@@ -190,7 +191,7 @@ def _not_sent(trip: Trip, events: list[RefreshStarted]) -> Flow[Outcome]:
     If it is not, somebody has stored what everybody here needs, or is about to.
     """
     instant = yield from Now()
-    if not (yield from Swap(trip.marked, trip.unsent)):
+    if not (yield from Swap(trip.marked, trip.unsent)) and not instant.exiting:
         return Outcome(Result((yield from Load())), events[:-1])
     chance = yield from Draw()
     failure: Failure = fail(trip, "time", "there was no time left to ask the server", instant, chance)

@@ -45,6 +45,8 @@ _OF_ONE = frozenset({"invalid_target", "invalid_scope"})
 _UNEXPLAINED_LIMIT = 3
 _UNEXPLAINED_SPAN = 60.0
 _TRIES_BEFORE_MEMORY = 3
+_LONG_ENOUGH = 2.0
+"""Seconds after the first of these tries: a store that does not even answer keeps nobody waiting for the third."""
 _LONGEST_TRY = 1.0
 """Seconds between two attempts to store a rotated token: who waits elsewhere for its timed lease does not wait long."""
 
@@ -133,17 +135,21 @@ def _save(trip: Trip, token: Token) -> Flow[Outcome]:
 def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
     """Store a rotated refresh token and do not give up while the process lives.
 
-    After a few tries everybody here is served from memory. False: somebody logged in or out. None: unsaved; the
-    process is exiting, and has been kept from it for as long as a flight may take.
+    After a few tries, or when they take their time, everybody here is served from memory. False: somebody logged in or
+    out. None: unsaved; the process is exiting, and has been kept from it for as long as a flight may take.
     """
-    tries = 0
+    tries, told = 0, False
+    first: float | None = None
     give_up: float | None = None
     while True:
         try:
             return (yield from Swap(trip.marked, new))
         except StoreError as error:
             tries += 1
-            if tries == _TRIES_BEFORE_MEMORY:
+            instant = yield from Now()
+            first = instant.boot if first is None else first
+            if not told and (tries == _TRIES_BEFORE_MEMORY or instant.boot - first >= _LONG_ENOUGH):
+                told = True
                 yield from Publish(result, last=False)
                 yield from Emit(Unsaved(trip.key, new.version, tries, str(error)))
         lives = yield from Sleep(min(0.05 * 2.0 ** min(tries, 10), _LONGEST_TRY), patient=True)
@@ -151,10 +157,16 @@ def _store(trip: Trip, result: Result, new: Session) -> Flow[bool | None]:
         give_up = instant.boot + trip.policy.deadline if give_up is None else give_up
         if not lives and instant.boot >= give_up:
             return None
-        try:
-            yield from Renew()
-        except StoreError:  # the store that refuses the token refuses this too; saving does not need the lease
-            continue
+        if told:
+            yield from _renew()
+
+
+def _renew() -> Flow[None]:
+    """Keep the lease, if that can be: saving does not need it."""
+    try:
+        yield from Renew()
+    except StoreError:  # the store that refuses the token refuses this too
+        return
 
 
 def _arrived(trip: Trip, token: Token, stored: Session) -> Flow[Outcome]:

@@ -44,7 +44,9 @@ class Store(Protocol):
     * `stamp` is cheap enough for every request.
 
     A store may have a method more: ``keys()``, an iterator of the keys of all its records, ended ones too, which
-    raises StoreError. `unexpired.stores.migrate` and `Sealed.reseal` need it where they are not told the keys.
+    raises StoreError. `unexpired.stores.migrate` and `Sealed.reseal` need it where they are not told the keys. One on
+    another machine says so by an attribute ``remote = True``: then no caller whose token is good, and no event loop,
+    waits for `load` longer than a tenth of a second.
     """
 
     @property

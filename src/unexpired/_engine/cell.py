@@ -17,6 +17,8 @@ from unexpired._core.token import Token
 from unexpired._engine import circles
 from unexpired._engine.clock import boot
 from unexpired._engine.flying import Flying
+from unexpired._engine.looking import Looking
+from unexpired._engine.runway import Start
 from unexpired._engine.tally import seen
 from unexpired._engine.telling import Listeners
 
@@ -79,13 +81,15 @@ class Cell:
         self.listeners = Listeners()
         self.complaint = ""
         self.quiet_until = 0.0
+        self._remote = bool(getattr(store, "remote", False))
+        self._looking: Looking | None = None
         self._lock = threading.RLock()
         self._stored_here: tuple[tuple[str, int], ...] = ()
 
     def renew_locks(self) -> None:
         """In a forked child: no flight is under way here, whatever the parent was doing."""
         self._lock = threading.RLock()
-        self.flying = None
+        self.flying = self._looking = None
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -95,6 +99,38 @@ class Cell:
         if view is not None and view.stamp == stamp:
             return view
         return self.notice(self.store.load(self.key), stamp)
+
+    def glance(self) -> View | None:
+        """As `look`, but a store on another machine is waited for a moment only: then None. Raises StoreError."""
+        if not self._remote:
+            return self.look()
+        view = self.view
+        # A look that had begun before the last change tells nothing of it: then another one.
+        for _ in range(2):
+            if view is not None and view.stamp == self.stamp():
+                break
+            view = self._look_aside()
+            if view is None:
+                break
+        return view
+
+    def _look_aside(self) -> View | None:
+        with self._lock:
+            looking = self._looking
+            if looking is None:
+                looking = self._looking = Looking(self)
+                try:
+                    looking.start()
+                except RuntimeError:
+                    self._looking = None
+                    return self.look()
+        return looking.wait()
+
+    def looked(self, looking: Looking) -> None:
+        """That look is over: the next one is a new one."""
+        with self._lock:
+            if self._looking is looking:
+                self._looking = None
 
     def adopt(self, session: Session | None) -> Session | None:
         """Know *session*, which was just stored or could not be; the next look reads the store again.
@@ -214,6 +250,7 @@ def _after_fork() -> None:
     for cell in list(_cells.values()):
         cell.renew_locks()
     Flying.in_air.clear()
+    Start.runway.renew()
     circles.renew_lock()
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from unexpired._core.effects import Instant
 
-__all__ = ["TICK", "boot", "draw", "instant", "main_is_over"]
+__all__ = ["TICK", "boot", "draw", "instant", "keeper_here", "main_is_over"]
 
 TICK = 0.5
 """Seconds; no sleep is longer, so that the end of the process is noticed."""
@@ -36,6 +36,13 @@ def instant(*, exiting: bool = False) -> Instant:
 def main_is_over() -> bool:
     """Whether the main thread has ended: the process lives only as long as its other non-daemon threads."""
     return not threading.main_thread().is_alive()
+
+
+def keeper_here() -> threading.Thread | None:
+    """This thread, if the process cannot end before it: one that is no daemon, or the main one in an exit handler."""
+    thread = threading.current_thread()
+    keeps = main_is_over() if thread is threading.main_thread() else not thread.daemon
+    return thread if keeps else None
 
 
 def draw() -> float:

@@ -23,6 +23,8 @@ __all__ = ["Desk", "Warm"]
 _log = logging.getLogger("unexpired")
 _BACKGROUND_FLIGHTS = 16
 _PLACES = 1024
+_UNSEEN = View(None, None, {})
+"""In place of what a store has not answered yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +44,13 @@ class Desk:
         self._cell = cell
         self._policy = policy
         self._refresh_ahead = refresh_ahead
-        self._chance = zlib.crc32(cell.key.encode()) / 2**32
+        self._chance = zlib.crc32(cell.key.encode("utf-8", "surrogatepass")) / 2**32
 
     def current(self, resource: str | None) -> Token | Need | Session | None:
         """The token as it is now, or what a flight must bring. A session that is over, or None, when there is none."""
         view = self._look()
+        if view is _UNSEEN:
+            return Need(resource)
         if view.session is None or view.session.ended is not None:
             return view.session
         held = view.held.get(resource)
@@ -110,7 +114,7 @@ class Desk:
     def _look(self) -> View:
         """The store as it is now; while it cannot be read, what is held in memory serves until it expires."""
         try:
-            view = self._cell.look()
+            view = self._cell.glance()
         except StoreError as error:
             seen = self._cell.view
             if seen is None or not any(boot() < held.expires for held in seen.held.values()):
@@ -119,6 +123,10 @@ class Desk:
                 self._cell.complaint = str(error)
                 _log.warning("%s; the token in memory is served meanwhile", error)
             return seen
+        if view is None:
+            # It takes its time. A login that was over may have been made anew meanwhile: a flight can wait to see.
+            seen = self._cell.view
+            return seen if seen is not None and seen.session is not None and seen.session.ended is None else _UNSEEN
         self._cell.complaint = ""
         return view
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import time
@@ -15,8 +14,9 @@ from unexpired._core.session import Failure, Session
 from unexpired._core.token import Token
 from unexpired._engine import asking
 from unexpired._engine.circles import CURRENT, Waiting
-from unexpired._engine.clock import TICK, boot, draw, instant, main_is_over
+from unexpired._engine.clock import TICK, boot, draw, instant, keeper_here, main_is_over
 from unexpired._engine.rooms import AsyncRoom, ThreadRoom, room_here
+from unexpired._engine.runway import Start
 from unexpired._engine.tally import Tally
 from unexpired.errors import StoreError, UnexpiredError, place_of
 from unexpired.events import CallerWaited
@@ -29,8 +29,12 @@ __all__ = ["Flying"]
 
 _log = logging.getLogger("unexpired")
 
+_WATCH = 0.02
+"""Seconds between two looks whether the record has changed."""
 _HEAD_START = 0.004
 """Seconds that an event loop stands still for a flight: what it takes to write the intent and send the request."""
+_BETWEEN_HEAD_STARTS = 0.1
+"""Seconds; the flights of many sessions do not bring the loop to a standstill together."""
 
 
 class Flying:
@@ -38,6 +42,8 @@ class Flying:
 
     in_air: ClassVar[list[Flying]] = []
     """The flights of this process that are under way."""
+
+    last_head_start: ClassVar[float] = 0.0
 
     def __init__(self, cell: Cell, plan: Plan, grant: Grant, reading: Reading) -> None:
         self.plan = plan
@@ -54,9 +60,8 @@ class Flying:
         self._rooms: dict[object, AsyncRoom] = {}
         self._callers = 0
         self._keepers: set[threading.Thread] = set()
-        self._started = False
+        self._start = Start(self.run, f"unexpired:{plan.key}")
         self._away = False
-        self._starting = threading.RLock()
         self._run_once = threading.Lock()
         self.waiting_on: list[Flying] = []
         self._tally = Tally()
@@ -69,25 +74,15 @@ class Flying:
             self._needs.append(need)
             if waits:
                 self._callers += 1
-                if (keeper := _keeper()) is not None:
+                if (keeper := keeper_here()) is not None:
                     self._keepers.add(keeper)
 
     def start(self) -> None:
-        """Run on a thread of its own, or right here where no thread can be started.
+        """Run on a thread of its own as soon as there is a place, or right here where no thread can be started.
 
         Everybody who joins calls it: a caller that Ctrl-C stops just before must not leave a flight that never runs.
         """
-        if self._started:
-            return
-        context = contextvars.copy_context()
-        try:
-            with self._starting:
-                if not self._started:
-                    name = f"unexpired:{self.plan.key}"
-                    threading.Thread(target=context.run, args=(self.run,), name=name, daemon=False).start()
-                    self._started = True
-        except RuntimeError:
-            context.run(self.run)
+        self._start(nested=CURRENT.get() is not None)
 
     def wait(self, until: float) -> effects.Result | None:
         """Wait on this thread until the flight ends, at most until boot time *until* (None: it has not ended)."""
@@ -118,7 +113,9 @@ class Flying:
         """
         if not self._away:
             self._away = True
-            time.sleep(_HEAD_START)
+            if boot() - Flying.last_head_start >= _BETWEEN_HEAD_STARTS:
+                time.sleep(_HEAD_START)
+                Flying.last_head_start = boot()
 
     def _goes_on(self, began: float) -> effects.Result | None:
         """What a caller gets that has waited since boot time *began*. It is told here, where its context is."""
@@ -241,10 +238,11 @@ class Flying:
     def _sleep(self, effect: effects.Sleep) -> bool:
         until = boot() + effect.seconds
         pause = threading.Event()
-        while (left := until - boot()) > 0:
+        step = _WATCH if effect.watchful else TICK
+        while (left := until - boot()) > 0 and not (effect.watchful and self._reading.changed()):
             if self.exiting() and not effect.patient:
                 return False
-            pause.wait(min(left, TICK))
+            pause.wait(min(left, step))
         return not self.exiting()
 
     def _publish(self, effect: effects.Publish) -> int:
@@ -265,18 +263,13 @@ class Flying:
         self._threads.wake()
         for room in rooms:
             room.wake()
+        if not effect.last:
+            self._start.leave()  # it may go on trying to store its token for hours
         return self._callers
 
     def _emit(self, effect: effects.Emit) -> None:
         self._tally.hear(effect.event)
         self._cell.listeners.tell(effect.event)
-
-
-def _keeper() -> threading.Thread | None:
-    """This thread, if the process cannot end before it: one that is no daemon, or the main one in an exit handler."""
-    thread = threading.current_thread()
-    keeps = main_is_over() if thread is threading.main_thread() else not thread.daemon
-    return thread if keeps else None
 
 
 def _draw(_: Flying, __: effects.Draw) -> float:

@@ -1,22 +1,20 @@
-"""Connections to one PostgreSQL: a few of our own, or those of a pool; each statement bounded and in autocommit."""
+"""Connections to one PostgreSQL: a few of our own, or those of a pool; each statement bounded, and repeated if cut."""
 
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 import weakref
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
-from unexpired.stores._postgres_trouble import Cut, is_cut, may_be_repeated
+from unexpired.stores._postgres_talk import Bound, Connection, Row, Statement, execute, is_ready
+from unexpired.stores._postgres_trouble import Cut, is_cut, is_read_only, may_be_repeated
 
 __all__ = [
     "Connection",
@@ -26,17 +24,18 @@ __all__ = [
     "TheirConnections",
     "execute",
     "run",
-    "within",
+    "take",
 ]
-
-Connection = psycopg.Connection[Any]
-Row = tuple[Any, ...]
 
 _TRIES = 4
 _STALE = 100
-_RECENT = 0.5
-"""Seconds for which a connection that was just used is taken to stand; if it does not, the statement is repeated."""
-_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_SETTINGS = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "application_name": "unexpired",
+    "client_encoding": "UTF8",
+}
 
 
 @runtime_checkable
@@ -56,7 +55,7 @@ class Connections(Protocol):
     """Where connections come from."""
 
     def take(self, timeout: float) -> Connection:
-        """A connection for this thread alone. Raises psycopg.Error."""
+        """A connection for this thread alone, outside of a transaction. Raises psycopg.Error."""
         ...
 
     def give_back(self, connection: Connection) -> None:
@@ -69,10 +68,11 @@ class Connections(Protocol):
 
 
 def connect(conninfo: str, timeout: float) -> Connection:
-    """A connection of our own, in autocommit."""
-    settings: dict[str, Any] = {"connect_timeout": max(2, round(timeout)), "application_name": "unexpired"}
+    """A connection of our own, in autocommit, to the first of the hosts that answers in its share of the time."""
     given = conninfo_to_dict(conninfo)
-    settings = {name: value for name, value in {**_KEEPALIVE, **settings}.items() if name not in given}
+    hosts = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
+    settings: dict[str, Any] = {**_SETTINGS, "connect_timeout": max(2, int(timeout / hosts))}
+    settings = {name: value for name, value in settings.items() if name not in given}
     return psycopg.connect(make_conninfo(conninfo, **settings), autocommit=True)
 
 
@@ -82,12 +82,16 @@ class OwnConnections:
     def __init__(self, conninfo: str, most: int) -> None:
         self._conninfo = conninfo
         self._most = most
+        self._end: Any = None
         self.start_anew()
         _own.add(self)
 
     def start_anew(self) -> None:
         """Forget all connections, without a word to the server."""
-        self._idle: list[tuple[float, Connection]] = []
+        if self._end is not None:
+            self._end.detach()
+        self._idle: list[Connection] = []
+        self._end = weakref.finalize(self, _close, self._idle)
         self._free = threading.BoundedSemaphore(self._most)
 
     def take(self, timeout: float) -> Connection:
@@ -96,12 +100,8 @@ class OwnConnections:
         if not self._free.acquire(timeout=timeout):
             raise Cut(f"all {self._most} connections to it have been in use for {timeout:g} s")
         try:
-            while self._idle:
-                try:
-                    since, connection = self._idle.pop()
-                except IndexError:
-                    break
-                if time.monotonic() - since < _RECENT or _stands(connection):
+            while (connection := _popped(self._idle)) is not None:
+                if _stands(connection):
                     return connection
                 connection.close()
             return connect(self._conninfo, max(until - time.monotonic(), 0.1))
@@ -114,17 +114,28 @@ class OwnConnections:
         if connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()
         else:
-            self._idle.append((time.monotonic(), connection))
+            self._idle.append(connection)
         self._free.release()
 
     def close(self) -> None:
         """Close what is idle."""
-        while self._idle:
-            self._idle.pop()[1].close()
+        _close(self._idle)
 
     def inherited(self) -> object:
         """Those of a parent process."""
         return self._idle
+
+
+def _popped(idle: list[Connection]) -> Connection | None:
+    try:
+        return idle.pop()
+    except IndexError:
+        return None
+
+
+def _close(idle: list[Connection]) -> None:
+    while (connection := _popped(idle)) is not None:
+        connection.close()
 
 
 class TheirConnections:
@@ -132,10 +143,9 @@ class TheirConnections:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._autocommit: dict[int, bool] = {}
 
     def take(self, timeout: float) -> Connection:
-        """One of the pool's that still stands, in autocommit for this while."""
+        """One of the pool's that still stands."""
         connection = self._pool.getconn(timeout)
         for _ in range(_STALE):
             if _stands(connection):
@@ -143,18 +153,11 @@ class TheirConnections:
             connection.close()
             self._pool.putconn(connection)
             connection = self._pool.getconn(timeout)
-        self._autocommit[id(connection)] = connection.autocommit
-        if not connection.autocommit:
-            connection.autocommit = True
         return connection
 
     def give_back(self, connection: Connection) -> None:
         """Back as it was."""
-        before = self._autocommit.pop(id(connection), True)
-        if not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE:
-            if connection.autocommit != before:
-                connection.autocommit = before
-        else:
+        if connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()
         self._pool.putconn(connection)
 
@@ -164,83 +167,55 @@ class TheirConnections:
 
 def _stands(connection: Connection) -> bool:
     """Whether the server has said nothing meanwhile, which would be a goodbye."""
-    if connection.closed:
-        return False
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return not poll.poll(0)
+    return not connection.closed and not is_ready(connection.pgconn.socket, 0)
+
+
+def take(connections: Connections, bound: Bound) -> Connection:
+    """A connection with some time left to use it. Raises psycopg.Error or Cut."""
+    connection = connections.take(max(bound.left(), 0.05))
+    if bound.left() <= 0:
+        # A host that is dead may cost all the time that there is: at least the next one has this connection at once.
+        connections.give_back(connection)
+        raise Cut(f"there was no connection to it within {bound.seconds:g} s")
+    return connection
 
 
 def run(
     connections: Connections,
-    statement: bytes,
+    statement: Statement,
     values: Mapping[str, object],
     *,
     timeout: float,
-    prepare: bool | None,
+    prepare: bool,
 ) -> tuple[list[Row], bool]:
     """Carry out one statement within *timeout* seconds in all. Raises psycopg.Error or Cut.
 
     What was surely undone is repeated. So is what was cut off, once, on a new connection; the second part of the answer
     says whether it was, because it may then have taken effect twice.
     """
-    until = time.monotonic() + timeout
-    cuts = 0
+    bound = Bound(timeout)
+    cuts = demotions = 0
     for number in range(_TRIES):
-        left = max(until - time.monotonic(), 0.05)
         connection: Connection | None = None
         try:
-            connection = connections.take(left)
-            with within(connection, until, timeout):
-                return execute(connection, statement, values, prepare), cuts > 0
+            connection = take(connections, bound)
+            return execute(connection, statement, values, bound, prepare=prepare), cuts > 0
         except (psycopg.Error, Cut) as error:
             cut = connection is not None and is_cut(error, connection)
             cuts += cut
-            again = may_be_repeated(error) or (cut and cuts == 1)
-            if not again or number == _TRIES - 1 or time.monotonic() >= until:
-                if cut and not isinstance(error, Cut) and not getattr(error, "sqlstate", None):
-                    raise Cut("the connection was cut") from error
+            demoted = connection is not None and is_read_only(error)
+            demotions += demoted
+            if demoted and connection is not None:
+                # Another server may be the primary by now, at the same address or another: connect anew.
+                connection.close()
+                connections.close()
+            again = may_be_repeated(error) or (cut and cuts == 1) or (demoted and demotions == 1)
+            if not again or number == _TRIES - 1 or bound.left() <= 0:
                 raise
         finally:
             if connection is not None:
                 connections.give_back(connection)
     raise AssertionError("unreachable")
-
-
-def execute(connection: Connection, statement: bytes, values: Mapping[str, object], prepare: bool | None) -> list[Row]:
-    """The rows of one statement, whatever cursors and rows the connection makes by itself."""
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(statement, values, prepare=prepare).fetchall()
-
-
-@contextmanager
-def within(connection: Connection, until: float, timeout: float) -> Generator[None]:
-    """Bound what is done on *connection*: a server that is stopped or cut off answers nothing, for hours."""
-    wait = connection.wait
-
-    def bounded(talk: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-        return wait(_bounded(talk, until, timeout), *args, **options)
-
-    connection.wait = bounded  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    except Cut:
-        connection.close()
-        raise
-    finally:
-        del connection.wait
-
-
-def _bounded(talk: Generator[Any, Any, Any], until: float, timeout: float) -> Generator[Any, Any, Any]:
-    try:
-        waits = next(talk)
-        while True:
-            ready = yield waits
-            if not ready and time.monotonic() >= until:
-                raise Cut(f"it has not answered for {timeout:g} s")
-            waits = talk.send(ready)
-    except StopIteration as stop:
-        return stop.value
 
 
 _own: weakref.WeakSet[OwnConnections] = weakref.WeakSet()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
-from typing import Any
 
 import psycopg
 
 from unexpired.errors import StoreError
-from unexpired.stores._postgres_connections import Connections, execute, run, within
+from unexpired.stores._postgres_connections import Connections, run, take
 from unexpired.stores._postgres_schema import LAYOUT, Statements, migrations
-from unexpired.stores._postgres_trouble import Cut, in_words
+from unexpired.stores._postgres_talk import Bound, Row, Statement, execute
+from unexpired.stores._postgres_trouble import Cut, Refusal, in_words
 
 __all__ = ["Database"]
 
 _log = logging.getLogger("unexpired")
+_NO_TABLES = ("42P01", "3F000")
 _warned_of: set[str] = set()
 
 
@@ -35,21 +35,20 @@ class Database:
         self._schema = schema
         self._ready = False
 
-    def ask(self, doing: str, statement: bytes, values: Mapping[str, object], key: str | None) -> list[tuple[Any, ...]]:
+    def ask(self, doing: str, statement: Statement, values: Mapping[str, object], key: str | None) -> list[Row]:
         """The rows."""
         return self.run(doing, statement, values, key)[0]
 
     def run(
-        self, doing: str, statement: bytes, values: Mapping[str, object], key: str | None
-    ) -> tuple[list[tuple[Any, ...]], bool]:
+        self, doing: str, statement: Statement, values: Mapping[str, object], key: str | None
+    ) -> tuple[list[Row], bool]:
         """The rows, and whether it was cut off and tried again: then the first try may have taken effect."""
         self.prepare(key)
         try:
             # Behind a pooler in transaction mode the next statement may go to a server that has prepared nothing.
-            prepare = False if self.pooled else None
-            return run(self.connections, statement, values, timeout=self.timeout, prepare=prepare)
+            return run(self.connections, statement, values, timeout=self.timeout, prepare=not self.pooled)
         except (psycopg.Error, Cut) as error:
-            if getattr(error, "sqlstate", None) in ("42P01", "3F000"):
+            if getattr(error, "sqlstate", None) in _NO_TABLES:
                 self._ready = False
             trouble = in_words(doing, self.place, error, key)
         # Outside of the handler: not even the error's context may quote a row.
@@ -77,19 +76,27 @@ class Database:
 
     def _look_around(self) -> int:
         """The layout of the tables, which are made or brought up to date where they are not of this one."""
-        until = time.monotonic() + self.timeout
-        connection = self.connections.take(self.timeout)
+        bound = Bound(self.timeout)
+        connection = take(self.connections, bound)
+
+        def do(statement: Statement, values: Mapping[str, object]) -> list[Row]:
+            return execute(connection, statement, values, bound, prepare=False)
+
         try:
-            with within(connection, until, self.timeout):
-                process, fsync, there = execute(connection, self.statements.hello, {}, False)[0]
-                self.pooled = process != connection.info.backend_pid
-                if fsync != "on" and self.place not in _warned_of:
-                    _warned_of.add(self.place)
-                    _log.warning("%s runs with fsync off: a crash of its machine may lose logins", self.place)
-                found = execute(connection, self.statements.layout, {}, False) if there else []
-                if found and found[0][0] >= LAYOUT:
-                    return int(found[0][0])
-                with connection.transaction():
-                    return migrations(connection, self._schema)
+            try:
+                found = do(self.statements.hello, {})
+            except Refusal as error:
+                if error.sqlstate not in _NO_TABLES:
+                    raise
+                found = []
+            if not found or int(found[0][2] or 0) < LAYOUT:
+                migrations(do, self._schema)
+                found = do(self.statements.hello, {})
+            process, fsync, layout = found[0]
+            self.pooled = int(process) != connection.pgconn.backend_pid
+            if fsync != "on" and self.place not in _warned_of:
+                _warned_of.add(self.place)
+                _log.warning("%s runs with fsync off: a crash of its machine may lose logins", self.place)
+            return int(layout)
         finally:
             self.connections.give_back(connection)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from unexpired.errors import StoreError
 from unexpired.stores._postgres_schema import Statements
+from unexpired.stores._postgres_talk import Row, Statement
+from unexpired.stores._watched import boot, take_turns
 from unexpired.stores._watching import FREED, Board
 
-__all__ = ["Ask", "Asking", "PostgresLease", "boot", "take_lease"]
-
-_STOP = 0.005
-_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+__all__ = ["Ask", "Asking", "PostgresLease", "take_lease"]
 
 
 class Ask(Protocol):
     """Carries out one statement. Raises StoreError."""
 
-    def __call__(
-        self, doing: str, statement: bytes, values: Mapping[str, object], key: str | None
-    ) -> list[tuple[Any, ...]]:
+    def __call__(self, doing: str, statement: Statement, values: Mapping[str, object], key: str | None) -> list[Row]:
         """The rows."""
         ...
 
@@ -77,30 +73,18 @@ class PostgresLease:
 def take_lease(
     asking: Asking, *, seconds: float, wait: float, stop: Callable[[], bool], look: float
 ) -> PostgresLease | None:
-    """Wait up to *wait* seconds for the lease, or until *stop*.
-
-    It is asked for when its end is told, when the one who has it has run out of time, and every *look* seconds.
-    """
+    """Wait up to *wait* seconds for the lease, or until *stop*; see `take_turns`."""
     name, board = asking.id.hex(), asking.board
-    until = time.monotonic() + max(wait, 0.0)
     values = {"id": asking.id, "holder": os.urandom(16).hex(), "seconds": float(seconds)}
-    with board.waiting(name) as woken:
-        while True:
-            woken.clear()
-            since = boot()
-            rows = asking.ask("lease", asking.statements.take, values, asking.key)
-            granted, number = rows[0] if rows else (False, 0.0)
-            if granted:
-                # What was loaded before it may be outdated by now, whatever was told.
-                board.forget(name)
-                return PostgresLease(asking, values, since, number)
-            again = time.monotonic() + min(max(number, 0.0) + 0.001, look)
-            while not woken.is_set() and (left := min(again, until) - time.monotonic()) > 0 and not stop():
-                woken.wait(min(left, _STOP))
-            if time.monotonic() >= until or stop():
-                return None
 
+    def ask() -> tuple[PostgresLease | None, float]:
+        since = boot()
+        rows = asking.ask("lease", asking.statements.take, values, asking.key)
+        granted, number = (rows[0][0] == "t", float(rows[0][1])) if rows else (False, 0.0)
+        if not granted:
+            return None, number
+        # What was loaded before it may be outdated by now, whatever was told.
+        board.forget(name)
+        return PostgresLease(asking, values, since, number), 0.0
 
-def boot() -> float:
-    """Seconds on a clock that never jumps and runs during suspend where one can."""
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+    return take_turns(board, name, ask, wait=wait, stop=stop, look=look)

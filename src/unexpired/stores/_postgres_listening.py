@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import select
 import socket
-import time
 from contextlib import suppress
 from functools import partial
 
 import psycopg
 from psycopg.pq.abc import PGconn
 
-from unexpired.stores._postgres_connections import Connection, within
+from unexpired.errors import StoreError
+from unexpired.stores._listening import PATIENCE, Run
 from unexpired.stores._postgres_database import Database
+from unexpired.stores._postgres_talk import Bound, Connection, execute
 from unexpired.stores._postgres_trouble import Cut, in_words
-from unexpired.stores._watching import Run
 
 __all__ = ["Hearing"]
-
-_TICK = 1.0
-_HEALTH = 5.0
-"""Seconds of silence after which the server is asked whether it is there, and has to answer in the next as many."""
 
 
 class Hearing:
     """Listens as well as it can: on a connection without a pooler, or where that was promised, by LISTEN.
 
-    *database* has a connection that nobody else uses, or those of a pool.
+    *database* has a connection that nobody else uses, or those of a pool. Sessions are read through *reads*, if that
+    is another way.
     """
 
-    def __init__(self, database: Database, staleness: float, *, direct: bool) -> None:
+    def __init__(self, database: Database, staleness: float, *, direct: bool, reads: Database | None = None) -> None:
         self._database = database
+        self._reads = reads or database
         self._staleness = staleness
         self._direct = direct
 
@@ -51,6 +49,17 @@ class Hearing:
         finally:
             database.connections.close()
 
+    def reads(self) -> bool:
+        """Whether a session could be read now."""
+        try:
+            self._reads.ask("read", self._reads.statements.now, {}, None)
+            return True
+        except StoreError:
+            return False
+        finally:
+            if self._reads is self._database:
+                self._database.connections.close()
+
     def _listen(self, run: Run) -> None:
         connections = self._database.connections
         try:
@@ -61,14 +70,17 @@ class Hearing:
                 connection.close()
                 connections.give_back(connection)
             return
+        except TimeoutError:
+            trouble = in_words("listen to", self._database.place, Cut(f"it has not answered for {PATIENCE:g} s"))
         except (psycopg.Error, Cut, OSError) as error:
             trouble = in_words("listen to", self._database.place, error)
         raise trouble
 
     def _follow(self, connection: Connection, run: Run) -> None:
         database = self._database
-        with within(connection, time.monotonic() + database.timeout, database.timeout):
-            connection.execute(database.statements.listen, prepare=False)
+        bound = Bound(database.timeout)
+        for statement in (database.statements.stay, database.statements.listen):
+            execute(connection, statement, {}, bound, prepare=False)
         pgconn = connection.pgconn
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -76,21 +88,19 @@ class Hearing:
             poll = select.poll()
             poll.register(pgconn.socket, select.POLLIN)
             poll.register(ours, select.POLLIN)
-            run.up()
-            _hear(pgconn, run)
-            silent_since, asked = time.monotonic(), False
-            while run.wanted:
-                if poll.poll(_TICK * 1000):
+
+            def hear(timeout: float) -> bool:
+                said = bool(poll.poll(timeout * 1000))
+                if said:
                     pgconn.consume_input()
                     _hear(pgconn, run)
                     while not pgconn.is_busy() and pgconn.get_result() is not None:
-                        asked = False
-                    silent_since = time.monotonic()
-                elif time.monotonic() - silent_since > _HEALTH:
-                    if asked:
-                        raise Cut(f"it has not answered for {_HEALTH:g} s")
-                    pgconn.send_query(b"")
-                    silent_since, asked = time.monotonic(), True
+                        pass
+                return said
+
+            run.up()
+            _hear(pgconn, run)
+            run.follow(hear, partial(pgconn.send_query, b""))
 
     def _ask_again_and_again(self, run: Run) -> None:
         """One statement, however many sessions there are: what was written by transactions that were not over before.
@@ -101,8 +111,8 @@ class Hearing:
         floor = str(database.ask("read", database.statements.now, {}, None)[0][0])
         run.up()
         told: set[str] = set()
-        while run.wanted:
-            run.closing.wait(self._staleness)
+        while run.is_wanted():
+            run.pause(self._staleness)
             rows = database.ask("read", database.statements.since, {"floor": floor}, None)
             floor = str(rows[0][0])
             found = {str(change) for _, change in rows if change is not None}

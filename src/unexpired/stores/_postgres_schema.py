@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from typing import Any, LiteralString
+from collections.abc import Callable, Mapping
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import tuple_row
 
 from unexpired.errors import ConfigurationError
+from unexpired.stores._postgres_talk import Row, Statement
 
 __all__ = ["LAYOUT", "Statements", "channel", "migrations"]
 
-_MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE {schema}.sessions (
             id bytea PRIMARY KEY, key bytea NOT NULL, login bytea NOT NULL, version bigint NOT NULL,
@@ -30,6 +28,7 @@ _MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (
 """What leads from each layout to the next. Only ever added to."""
 
 LAYOUT = len(_MIGRATIONS)
+_LONGEST = 63
 
 
 def channel(schema: str) -> str:
@@ -37,35 +36,45 @@ def channel(schema: str) -> str:
     return f"unexpired_{hashlib.sha256(schema.encode()).hexdigest()[:16]}"
 
 
-def migrations(connection: psycopg.Connection[Any], schema: str) -> int:
-    """Bring the tables up to date, in a transaction that is open already. Returns the layout that was found."""
-    names = {"schema": sql.Identifier(schema), "n": sql.Literal(LAYOUT)}
+def migrations(do: Callable[[Statement, Mapping[str, object]], list[Row]], schema: str) -> None:
+    """Bring the tables up to date, in a transaction of its own: *do* carries out one statement after another."""
+    quoted = _quoted(schema)
 
-    def do(text: LiteralString, *values: object) -> psycopg.Cursor[Any]:
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        return cursor.execute(sql.SQL(text).format(**names), values or None, prepare=False)
+    def ask(text: str, **values: object) -> list[Row]:
+        return do(Statement(text, quoted), values)
 
+    ask("BEGIN")
     # Two processes that start at once: the second one finds everything done.
-    do("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", channel(schema))
+    ask("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))", name=channel(schema))
     # Asked of the tables themselves: what to_regclass and its like say may be from before the lock.
-    if do("SELECT FROM pg_namespace WHERE nspname = %s", schema).fetchone() is None:
-        do("CREATE SCHEMA {schema}")
-    found = "SELECT FROM pg_class WHERE relname = 'layout' AND relnamespace = "
-    found += "(SELECT oid FROM pg_namespace WHERE nspname = %s)"
-    if do(found, schema).fetchone() is None:
-        do("CREATE TABLE {schema}.layout (version integer NOT NULL)")
-        do("INSERT INTO {schema}.layout VALUES (0)")
-    row = do("SELECT version FROM {schema}.layout").fetchone()
-    version = int(row[0]) if row else 0
+    if not ask("SELECT 1 FROM pg_namespace WHERE nspname = {name}"):
+        ask("CREATE SCHEMA {schema}")
+    found = "SELECT 1 FROM pg_class WHERE relname = 'layout' AND relnamespace = "
+    found += "(SELECT oid FROM pg_namespace WHERE nspname = {name})"
+    if not ask(found):
+        ask("CREATE TABLE {schema}.layout (version integer NOT NULL)")
+        ask("INSERT INTO {schema}.layout VALUES (0)")
+    rows = ask("SELECT version FROM {schema}.layout")
+    version = int(rows[0][0]) if rows else 0
     for statements in _MIGRATIONS[version:]:
         for statement in statements:
-            do(statement)
+            ask(statement)
     if version < LAYOUT:
-        do("UPDATE {schema}.layout SET version = {n}")
-    return version
+        ask("UPDATE {schema}.layout SET version = %(version)s", version=LAYOUT)
+    ask("COMMIT")
 
 
-_PARTS: dict[str, LiteralString] = {
+def _quoted(schema: str) -> dict[str, str]:
+    """What stands in the statements for good."""
+    return {
+        "schema": sql.Identifier(schema).as_string(),
+        "name": sql.Literal(schema).as_string(),
+        "channel": sql.Literal(channel(schema)).as_string(),
+        "listened": sql.Identifier(channel(schema)).as_string(),
+    }
+
+
+_PARTS = {
     # What is told is told at the commit, with what it tells of.
     "tell": "pg_notify({channel}, %(message)s)",
     "durable": (
@@ -74,9 +83,8 @@ _PARTS: dict[str, LiteralString] = {
     "now": "clock_timestamp()",
     "end": "clock_timestamp() + %(seconds)s * interval '1 second'",
 }
-_STATEMENTS: dict[str, LiteralString] = {
-    "hello": "SELECT pg_backend_pid(), current_setting('fsync'), to_regclass({layout}) IS NOT NULL",
-    "layout": "SELECT version FROM {schema}.layout",
+_STATEMENTS = {
+    "hello": "SELECT pg_backend_pid(), current_setting('fsync'), (SELECT max(version) FROM {schema}.layout)",
     "load": "SELECT record FROM {schema}.sessions WHERE id = %(id)s",
     "first": """
         WITH stored AS (
@@ -110,7 +118,7 @@ _STATEMENTS: dict[str, LiteralString] = {
         WITH granted AS (
             INSERT INTO {schema}.leases AS lease (id, holder, until) VALUES (%(id)s, %(holder)s, {end})
             ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = {end}
-            WHERE lease.until <= {now} RETURNING until)
+            WHERE lease.until <= {now} OR lease.holder = excluded.holder RETURNING until)
         SELECT true, extract(epoch FROM until)::float8 - %(seconds)s FROM granted
         UNION ALL
         SELECT false, extract(epoch FROM until - {now})::float8 FROM {schema}.leases
@@ -123,6 +131,11 @@ _STATEMENTS: dict[str, LiteralString] = {
             UPDATE {schema}.leases SET holder = '', until = to_timestamp(0)
             WHERE id = %(id)s AND holder = %(holder)s RETURNING 1)
         SELECT {tell} FROM freed""",
+    "keys": """
+        SELECT encode(id, 'hex'), encode(key, 'hex') FROM {schema}.sessions
+        WHERE id > %(id)s ORDER BY id LIMIT 1000""",
+    # A connection that only listens is idle all the time. Older servers do not know that setting.
+    "stay": "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
     "listen": "LISTEN {listened}",
     "now": "SELECT pg_snapshot_xmin(pg_current_snapshot())::text",
     "since": """
@@ -135,18 +148,22 @@ class Statements:
     """The statements, for one schema."""
 
     def __init__(self, schema: str) -> None:
-        if not re.fullmatch(r"\w[\w$-]*", schema) or len(schema.encode()) > 63:
-            raise ConfigurationError(f"{schema!r} cannot be the schema: use up to 63 letters, digits and underscores")
-        names: dict[str, sql.Composable] = {
-            "schema": sql.Identifier(schema),
-            "layout": sql.Literal(sql.Identifier(schema, "layout").as_string()),
-            "channel": sql.Literal(channel(schema)),
-            "listened": sql.Identifier(channel(schema)),
-        }
-        names |= {name: sql.SQL(text).format(**names) for name, text in _PARTS.items()}
-        texts = {name: sql.SQL(text).format(**names).as_bytes() for name, text in _STATEMENTS.items()}
-        self.hello, self.layout = texts["hello"], texts["layout"]
-        self.load, self.first = texts["load"], texts["first"]
-        self.version, self.note, self.aside = texts["version"], texts["note"], texts["aside"]
-        self.take, self.renew, self.release = texts["take"], texts["renew"], texts["release"]
-        self.listen, self.now, self.since = texts["listen"], texts["now"], texts["since"]
+        if not schema.isprintable() or not 0 < len(schema.encode()) <= _LONGEST or schema.startswith("pg_"):
+            raise ConfigurationError(
+                f"{schema!r} cannot be the schema: use up to {_LONGEST} bytes of plain text, not beginning with pg_"
+            )
+        quoted = _quoted(schema)
+        made = {name: Statement(_whole(text), quoted) for name, text in _STATEMENTS.items()}
+        self.hello, self.keys = made["hello"], made["keys"]
+        self.load, self.first = made["load"], made["first"]
+        self.version, self.note, self.aside = made["version"], made["note"], made["aside"]
+        self.take, self.renew, self.release = made["take"], made["renew"], made["release"]
+        self.now, self.since = made["now"], made["since"]
+        self.stay, self.listen = made["stay"], made["listen"]
+
+
+def _whole(text: str) -> str:
+    """A statement with its parts in it."""
+    for name, part in _PARTS.items():
+        text = text.replace(f"{{{name}}}", part)
+    return text

@@ -7,11 +7,12 @@ from psycopg import errors
 
 from unexpired.errors import StoreError
 
-__all__ = ["Cut", "advice", "in_words", "is_cut", "may_be_repeated"]
+__all__ = ["Cut", "Refusal", "advice", "in_words", "is_cut", "is_read_only", "may_be_repeated"]
 
 _READ_ONLY = (
     "this server is a standby or read-only: name the primary, or several hosts with target_session_attrs=read-write"
 )
+_TOO_OLD = "it is older than PostgreSQL 13, which this store needs"
 _ADVICE = {
     "08P01": "the pooler or the server did not take it: see its log",
     "0A000": _READ_ONLY,
@@ -19,6 +20,8 @@ _ADVICE = {
     "28": "check user and password, and the server's pg_hba.conf",
     "3D000": "create the database first: createdb",
     "3F000": "its tables have gone since this process started; the next use makes them anew",
+    "42704": _TOO_OLD,
+    "42883": _TOO_OLD,
     "42P01": "its tables have gone since this process started; the next use makes them anew",
     "40": "it was rolled back again and again because of others: see the server's log for who holds locks for long",
     "42501": "let the owner of the schema use this store once, then grant this user USAGE on it and ALL on its tables",
@@ -37,6 +40,14 @@ _ADVICE = {
 
 class Cut(Exception):
     """The connection was cut, or no answer came in time: whether the statement took effect is not known."""
+
+
+class Refusal(psycopg.DatabaseError):
+    """The server refused, with a code. Its words are left where they are: they may quote what was to be stored."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"SQLSTATE {state}")
+        self.sqlstate = state
 
 
 def advice(error: Exception) -> str:
@@ -62,6 +73,9 @@ def _without_state(error: Exception) -> str:
     # What libpq says about connecting names host, port, user and database, never the password.
     text = str(error).lower()
     for sign, meaning in (
+        ("client certificate", "the server asks for a client certificate; give one by sslcert and sslkey"),
+        ("certificate", "its certificate is not trusted; check sslmode and sslrootcert"),
+        ("pg_hba.conf", "the server does not let this user in from here; check user and password, and its pg_hba.conf"),
         ("authentication", "the server does not let this user in; check user and password, and its pg_hba.conf"),
         ("password", "the server asks for a password; give it by PGPASSWORD or a password file"),
         ("does not exist", "there is no such database or user; create it first"),
@@ -73,7 +87,6 @@ def _without_state(error: Exception) -> str:
         ("recovery", _READ_ONLY),
         ("refused", "nobody listens there; start it, or check its address"),
         ("translate host name", "its host name is not known here; check its address"),
-        ("certificate", "its certificate is not trusted; check sslmode and sslrootcert"),
         ("ssl", "no agreement on TLS; check sslmode"),
     ):
         if sign in text:
@@ -91,6 +104,11 @@ def is_cut(error: Exception, connection: psycopg.Connection[object] | None) -> b
 def may_be_repeated(error: Exception) -> bool:
     """Whether the server surely undid it, for reasons that pass at once: a deadlock, a serialization failure."""
     return (getattr(error, "sqlstate", None) or "") in ("40001", "40P01")
+
+
+def is_read_only(error: Exception) -> bool:
+    """Whether the server did nothing because it is no primary (any more)."""
+    return (getattr(error, "sqlstate", None) or "") in ("25006", "0A000")
 
 
 def in_words(doing: str, place: str, error: Exception, key: str | None = None) -> StoreError:

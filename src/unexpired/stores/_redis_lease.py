@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 
 from unexpired.errors import StoreError
-from unexpired.stores._redis_link import Link, boot
-from unexpired.stores._redis_news import News
+from unexpired.stores._redis_link import Link
 from unexpired.stores._redis_scripts import LEASE, RELEASE, RENEW
+from unexpired.stores._watched import boot, take_turns
+from unexpired.stores._watching import FREED, Board
 
 __all__ = ["RedisLease", "take_lease"]
 
-_STEP = 0.005
-_POLL = 0.25
+_LOOK = 0.25
 
 
 class RedisLease:
@@ -22,12 +22,13 @@ class RedisLease:
     timed = True
 
     def __init__(
-        self, link: Link, news: News, key: str, *, token: str, seconds: float, since: float, granted_at: float
+        self, link: Link, board: Board, key: str, *, token: str, seconds: float, since: float, granted_at: float
     ) -> None:
         self.granted_at = granted_at
         self._link = link
-        self._news = news
+        self._board = board
         self._key = key
+        self._name = link.name(key)
         self._token = token
         self._seconds = seconds
         self._since = since
@@ -40,7 +41,7 @@ class RedisLease:
 
     def renew(self) -> None:
         """Start its seconds anew. Raises StoreError when it has ended, was released, or was inherited by `fork`."""
-        name = self._link.lease(self._link.name(self._key))
+        name = self._link.lease(self._name)
         if (
             self._released
             or self._process != os.getpid()
@@ -52,46 +53,30 @@ class RedisLease:
         """Let the next one have it. Does nothing when it is not held any more. Raises StoreError."""
         if self._released or self._process != os.getpid():
             return
-        link, name = self._link, self._link.name(self._key)
-        link.run(
-            RELEASE, "release the lease of", self._key, (link.lease(name),), self._token, link.channel, f"r::{name}"
-        )
+        link, board, name = self._link, self._board, self._name
+        message = board.message(FREED, name)
+        link.run(RELEASE, "release the lease of", self._key, (link.lease(name),), self._token, link.channel, message)
         self._released = True
-        self._news.freed(name)
+        board.heard(message)
 
 
 def take_lease(
-    link: Link, news: News, key: str, *, seconds: float, wait: float, stop: Callable[[], bool]
+    link: Link, board: Board, key: str, *, seconds: float, wait: float, stop: Callable[[], bool]
 ) -> RedisLease | None:
     """Wait up to *wait* seconds for the lease of *key*, or until *stop* is true. Raises StoreError."""
     name, token = link.name(key), os.urandom(16).hex()
-    until = boot() + wait
-    # Who comes back to wait on, because a record has changed, need not ask what was answered a moment ago.
-    with news.waiter(name) as waiter:
-        if wait > _POLL and boot() < news.held_until(name):
-            waiter.freed = False
-        while True:
-            since = boot()
-            if waiter.freed or since >= news.held_until(name):
-                waiter.freed = False
-                granted, first, second = _ask(link, key, name, token, seconds)
-                if granted:
-                    return RedisLease(
-                        link, news, key, token=token, seconds=seconds, since=since, granted_at=first + second / 1e6
-                    )
-                news.found_held(name, boot() + min(max(first, 1) / 1000, _POLL), waiter)
-            # A record that has changed answers the question, before the lease is asked for again.
-            if boot() >= until or stop():
-                return None
-            waiter.woken.wait(min(_STEP, max(until - boot(), 0.0)))
-            waiter.woken.clear()
-            if stop():
-                return None
 
+    def ask() -> tuple[RedisLease | None, float]:
+        since = boot()
+        granted, first, *rest = link.run(LEASE, "lease", key, (link.lease(name),), token, _ms(seconds))
+        if not granted:
+            return None, int(first) / 1000
+        # What was loaded before it may be outdated by now, whatever was told.
+        board.forget(name)
+        at = int(first) + int(rest[0]) / 1e6
+        return RedisLease(link, board, key, token=token, seconds=seconds, since=since, granted_at=at), 0.0
 
-def _ask(link: Link, key: str, name: str, token: str, seconds: float) -> tuple[bool, int, int]:
-    granted, first, *rest = link.run(LEASE, "lease", key, (link.lease(name),), token, _ms(seconds))
-    return granted == 1, int(first), int(rest[0]) if rest else 0
+    return take_turns(board, name, ask, wait=wait, stop=stop, look=_LOOK)
 
 
 def _ms(seconds: float) -> int:

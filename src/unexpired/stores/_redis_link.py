@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from unexpired.errors import ConfigurationError, StoreError, place_of
 from unexpired.stores._redis_scripts import Script
+from unexpired.stores._watched import boot
 
 try:
     import redis
@@ -22,19 +22,20 @@ except ModuleNotFoundError as error:
         "sessions in Redis need redis-py, which is not installed: pip install 'unexpired[redis]'", name=error.name
     ) from None
 
-__all__ = ["Client", "Link", "boot"]
+__all__ = ["Client", "Link"]
 
 Client = redis.Redis | redis.RedisCluster
 R = TypeVar("R")
 
 _log = logging.getLogger("unexpired")
-_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 _CONNECT_TIMEOUT, _TIMEOUT = 2.0, 3.0
+_CONNECTIONS = 64
 _LET_IT_BE = 1.0
 """Seconds in which no request waits for a server that was just found out of reach."""
 
+_RIGHTS = "its ACL does not let this user do that: docs/how-to/redis.md lists what a store needs"
 _ADVICE: tuple[tuple[type[Exception] | str, str], ...] = (
-    (wrong.NoPermissionError, "its ACL does not let this user do that: docs/how-to/redis.md lists what a store needs"),
+    (wrong.NoPermissionError, _RIGHTS),
     (wrong.AuthenticationError, "it does not take this user and password: correct them"),
     (wrong.AuthenticationWrongNumberOfArgsError, "it does not take this user and password: correct them"),
     (wrong.AuthorizationError, "it does not take this user and password: correct them"),
@@ -47,9 +48,11 @@ _ADVICE: tuple[tuple[type[Exception] | str, str], ...] = (
     (wrong.AskError, "it is part of a cluster: give RedisStore a redis.RedisCluster"),
     (TimeoutError, "it fell silent: check that it runs and that the network lets through to it"),
     (wrong.TimeoutError, "it did not answer in time: check that it runs and that the network lets through to it"),
+    ("The user executing the script can't", _RIGHTS),
+    ("ACL failure in script", _RIGHTS),
     ("OOM", "it has no memory left: free some, or raise its maxmemory"),
     ("READONLY", "it is a read-only replica: name the primary, or find it through Sentinel or the cluster"),
-    ("NOPERM", "its ACL does not let this user do that: docs/how-to/redis.md lists what a store needs"),
+    ("NOPERM", _RIGHTS),
     ("NOAUTH", "it asks for a password: put it into the URL or the client"),
     ("WRONGPASS", "it does not take this user and password: correct them"),
     ("MISCONF", "it cannot write to its disk and refuses changes: look into its log"),
@@ -60,11 +63,6 @@ _ADVICE: tuple[tuple[type[Exception] | str, str], ...] = (
     (wrong.ConnectionError, "it is not to be reached: check that it runs and that the network lets through to it"),
     (OSError, "it is not to be reached: check that it runs and that the network lets through to it"),
 )
-
-
-def boot() -> float:
-    """A clock that never jumps, and runs during suspend where one does."""
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 class Link:
@@ -156,7 +154,8 @@ class Link:
                     raise
                 answer = ask()
         except Exception as error:  # noqa: BLE001 - whatever a client raises
-            if isinstance(error, wrong.ConnectionError | wrong.TimeoutError | OSError):
+            away = isinstance(error, wrong.ConnectionError | wrong.TimeoutError | OSError)
+            if away and not isinstance(error, wrong.MaxConnectionsError):
                 self._down_until = boot() + _LET_IT_BE
             raise StoreError(f"cannot {doing} {key!r} in {self.where}: {self.why(error)}", key=key) from None
         self._down_until = 0.0
@@ -174,6 +173,17 @@ class Link:
     def back(self) -> None:
         """It has been reached."""
         self._down_until = 0.0
+
+    def answers(self) -> bool:
+        """Whether it can be reached now."""
+        try:
+            self.client.ping()
+        except wrong.ResponseError:
+            pass  # a refusal is an answer
+        except Exception:  # noqa: BLE001 - whatever a client raises
+            return False
+        self.back()
+        return True
 
     def close(self) -> None:
         """Let go of the connections that nobody is using, if the client is ours."""
@@ -218,11 +228,17 @@ class Link:
 def _from_url(url: str) -> redis.Redis:
     try:
         # A store repeats what can be repeated itself, and bounds what a flight may wait.
-        made: Any = redis.Redis
-        client: redis.Redis = made.from_url(
-            url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
+        # Many flights at once wait for a connection; to be refused one is no reason to fail.
+        pools: Any = redis.BlockingConnectionPool
+        pool = pools.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT,
+            socket_connect_timeout=_CONNECT_TIMEOUT,
+            socket_timeout=_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
         )
-        return client
+        return redis.Redis.from_pool(pool)
     except (ValueError, TypeError, wrong.RedisError) as error:
         # A URL may hold a password.
         raise ConfigurationError(

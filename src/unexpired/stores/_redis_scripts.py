@@ -34,7 +34,7 @@ end
 redis.call('HSET', KEYS[1], 'login', new_login, 'version', new_version, 'notes', new_notes,
   'change', change, 'record', record)
 if ttl == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ttl) end
-redis.pcall('PUBLISH', channel, news)
+if news ~= '' then redis.pcall('PUBLISH', channel, news) end
 return 1
 """)
 

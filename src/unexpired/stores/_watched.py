@@ -1,18 +1,30 @@
-"""What one process knows of one session that others may change; see `_watching`."""
+"""What one process knows of one session that others may change, and how it waits for its lease; see `_watching`."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
 from unexpired._core.session import Session
 
-__all__ = ["Entry", "Watcher"]
+__all__ = ["Entry", "Watcher", "boot", "take_turns"]
+
+L = TypeVar("L")
+
+_STEP = 0.005
+_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def boot() -> float:
+    """Seconds on a clock that never jumps and runs during suspend where one can."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 class Watcher(Protocol):
-    """What an entry needs of its board."""
+    """What is needed of a board."""
 
     live: bool
 
@@ -20,19 +32,32 @@ class Watcher(Protocol):
         """The stamp before anything is heard."""
         ...
 
+    def waiting(self, name: str) -> AbstractContextManager[threading.Event]:
+        """An event that is set when there is news of that entry."""
+        ...
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name, the same for everybody."""
+        ...
+
+    def held(self, entry: Entry, until: float, news: int) -> None:
+        """Nobody here needs to ask for the lease again before boot time *until*, if there was no more *news* of it."""
+        ...
+
 
 class Entry:
     """What is known of one session. Calling it gives its stamp, which differs after each change that was heard of.
 
-    *mark* is None until changes are heard of at all. *waiting* holds one event for each thread that waits for the
-    lease. *known* is the session as it was last loaded, with the mark it had just before.
+    *mark* is None until there is somebody who hears. *waiting* holds one event for each thread that waits for the
+    lease, which is somebody's until boot time *held_until* as far as known. *news* counts what they were woken for.
     """
 
-    __slots__ = ("__weakref__", "board", "known", "loading", "mark", "waiting")
+    __slots__ = ("__weakref__", "_known", "_loading", "board", "held_until", "mark", "news", "waiting")
 
     def __init__(self, board: Watcher, mark: int | None) -> None:
         self.board = board
         self.mark = mark
+        self.news = 0
         self._forget()
 
     def start_anew(self) -> None:
@@ -41,9 +66,35 @@ class Entry:
         self._forget()
 
     def _forget(self) -> None:
-        self.known: tuple[int, Session | None] | None = None
         self.waiting: frozenset[threading.Event] = frozenset()
-        self.loading = threading.Lock()
+        self.held_until = 0.0
+        self.forget()
+
+    def change(self, mark: int | None) -> None:
+        """It may have changed. Who waits for the lease sees whether he still has to."""
+        self.mark = mark
+        self.forget()
+        self._wake()
+
+    def free(self) -> None:
+        """The lease may be free: all who wait for it ask again."""
+        self.held_until = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        self.news += 1
+        for woken in self.waiting:
+            woken.set()
+
+    def forget(self) -> None:
+        """What was loaded counts no more, and neither does what somebody is just loading."""
+        self._known: tuple[int, threading.Lock, Session | None] | None = None
+        self._loading = threading.Lock()
+
+    def know(self, mark: int, session: Session | None, loading: threading.Lock | None = None) -> None:
+        """It was *session* at *mark*, if nothing was forgotten since *loading*."""
+        if loading is None or loading is self._loading:
+            self._known = (mark, self._loading, session)
 
     def __call__(self) -> object:
         mark = self.mark
@@ -54,20 +105,64 @@ class Entry:
 
         Of many who ask after a change one loads and the others wait for it, *patience* seconds at most.
         """
-        loading = self.loading
-        mine = not self._is_known() and loading.acquire(timeout=patience)
+        loading = self._loading
+        known = self._latest()
+        mine = known is None and loading.acquire(timeout=patience)
         try:
-            known, mark = self.known, self.mark
-            if known is not None and known[0] == mark and self.board.live:
-                return known[1]
+            known, mark = known or self._latest(), self.mark
+            if known is not None and self.board.live:
+                return known[2]
             session = load()
             if mark is not None and self.board.live:
-                self.known = (mark, session)
+                self.know(mark, session, loading)
             return session
         finally:
             if mine:
                 loading.release()
 
-    def _is_known(self) -> bool:
-        known = self.known
-        return known is not None and known[0] == self.mark
+    def _latest(self) -> tuple[int, threading.Lock, Session | None] | None:
+        known = self._known
+        return known if known is not None and known[:2] == (self.mark, self._loading) else None
+
+
+def take_turns(
+    board: Watcher,
+    name: str,
+    ask: Callable[[], tuple[L | None, float]],
+    *,
+    wait: float,
+    stop: Callable[[], bool],
+    look: float,
+) -> L | None:
+    """What *ask* grants: a lease, waited for up to *wait* seconds or until *stop*, which is asked every 5 ms.
+
+    *ask* gives None, and in how many seconds the lease ends by itself, while somebody holds it. It is asked again when
+    the end is told, when that time is over, and every *look* seconds. Who comes back to wait on, because the record
+    has changed, does not ask what was answered a moment ago. Who has waited in vain reads anew what he loads next.
+    """
+    entry, until = board.entry(name), boot() + wait
+
+    def attempt() -> L | None:
+        news = entry.news
+        lease, left = ask()
+        if lease is None:
+            board.held(entry, boot() + min(max(left, 0.0) + 0.001, look), news)
+        return lease
+
+    lease = attempt() if wait <= look or boot() >= entry.held_until else None
+    if lease is not None:
+        return lease
+    with board.waiting(name) as woken:
+        while True:
+            while not (woken.is_set() or stop()) and (left := min(entry.held_until, until) - boot()) > 0.0:
+                woken.wait(min(left, _STEP))
+            if stop():
+                return None
+            if boot() >= until:
+                # Who has waited in vain reads anew: news may have been lost.
+                entry.forget()
+                return None
+            woken.clear()
+            lease = attempt() if boot() >= entry.held_until else None
+            if lease is not None:
+                return lease

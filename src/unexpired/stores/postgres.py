@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
 from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
 from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores._closing import Closing
-from unexpired.stores._watching import NOTED, STORED, UNTOLD, board_for
+from unexpired.stores._watching import STORED, UNTOLD, board_for, kind_of
 
 try:
     import psycopg
@@ -44,7 +44,8 @@ class PostgresStore(Closing):
       asynchronous standby has not got yet is lost when it takes over.
     * A lease is a row with a deadline on the server's clock. No connection is held while a token request is under way.
     * Changes by others are told by LISTEN/NOTIFY on one more connection and show within milliseconds; while that
-      connection is broken, tokens that are known are served until they expire. Behind a pooler in transaction mode
+      connection is broken, sessions are read again four times a second if they can be, and what is known serves if
+      not. Behind a pooler in transaction mode
       give *listen*, a connection string that goes past the pooler; else changes are asked for every *staleness*
       seconds. An intent is not told: nobody acts on it but who has the lease, and he reads anew.
     * Every statement ends within *timeout* seconds, with a StoreError if need be. One that was cut off is tried again
@@ -53,6 +54,8 @@ class PostgresStore(Closing):
     At most *connections* connections of its own are open at a time. All methods can be called from any thread, block,
     and raise StoreError only. A forked child makes its own connections; a pool must be made after the fork.
     """
+
+    remote = True
 
     def __init__(
         self,
@@ -80,7 +83,8 @@ class PostgresStore(Closing):
         if listen is not None:
             _settings(listen)
         own: Connections = theirs if line is None else OwnConnections(line, 1)
-        hearing = Hearing(Database(own, schema, where, timeout), staleness, direct=listen is not None)
+        reads = self._database if listen is not None else None
+        hearing = Hearing(Database(own, schema, where, timeout), staleness, direct=listen is not None, reads=reads)
         self._board = board_for(self._identity, hearing, "postgres")
         self._direct = listen is not None
         weakref.finalize(self, theirs.close)
@@ -109,9 +113,7 @@ class PostgresStore(Closing):
         self._board.join(self)
         id_, record = _id(key), encode(new).decode("ascii")
         name = id_.hex()
-        is_note = expected is not None and new.same_version(expected)
-        before = self._board.before(name)
-        kind = (NOTED if new.failure != expected.failure else UNTOLD) if is_note and expected is not None else STORED
+        before, kind = self._board.before(name), kind_of(expected, new)
         message = self._board.message(kind, name)
         values: dict[str, object] = {
             "id": id_,
@@ -127,7 +129,7 @@ class PostgresStore(Closing):
         if expected is None:
             statement = self._database.statements.first
         else:
-            statement = self._database.statements.note if is_note else self._database.statements.version
+            statement = self._database.statements.version if kind == STORED else self._database.statements.note
             values |= {
                 "old_login": _bytes(expected.login),
                 "old_version": expected.version,
@@ -141,7 +143,7 @@ class PostgresStore(Closing):
             self._board.failed(message, name)
             raise
         if stored:
-            self._board.stored(message, name, before, new)
+            self._board.stored(name, before, new)
         else:
             self._board.forget(name)
         return stored
@@ -178,6 +180,13 @@ class PostgresStore(Closing):
             values = {"id": id_, "record": rows[0][0], "message": message}
             if self._database.ask("write", self._database.statements.aside, values, key):
                 self._board.heard(message)
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all sessions in this schema, ended ones too, as they are while it goes on. Raises StoreError."""
+        last = b""
+        while rows := self._database.ask("list", self._database.statements.keys, {"id": last}, None):
+            yield from (bytes.fromhex(key).decode("utf-8", "surrogatepass") for _, key in rows)
+            last = bytes.fromhex(rows[-1][0])
 
     def close(self) -> None:
         """Close the connections. Using the store again opens them again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -15,13 +14,16 @@ from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores._closing import Closing
 from unexpired.stores._redis_lease import RedisLease, take_lease
 from unexpired.stores._redis_link import Client, Link
-from unexpired.stores._redis_news import news_of
+from unexpired.stores._redis_listening import Hearing
 from unexpired.stores._redis_scripts import SET_ASIDE, SWAP
+from unexpired.stores._watching import STORED, UNTOLD, board_for, kind_of
 
 __all__ = ["RedisStore"]
 
 _FIELDS = ("record", "login", "version", "notes")
 _MONTH = 30 * 86400.0
+_PATIENCE = 5.0
+"""Seconds that one who loads waits for another one of this process who is just loading the same."""
 
 
 class RedisStore(Closing):
@@ -42,6 +44,8 @@ class RedisStore(Closing):
     All methods can be called from any thread, block (for a round trip, except `lease`) and raise StoreError only.
     """
 
+    remote = True
+
     def __init__(
         self,
         client: Client | str,
@@ -51,7 +55,7 @@ class RedisStore(Closing):
         wait_replicas: int = 0,
     ) -> None:
         self._link = Link(client, prefix)
-        self._news = news_of(self._link)
+        self._board = board_for(self._link.identity, Hearing(self._link), "redis")
         if ended_ttl is not None and not 1.0 <= ended_ttl <= 1e10:
             raise ConfigurationError(f"ended_ttl is a number of seconds, or None for ever: not {ended_ttl!r}")
         self._ended_ttl = ended_ttl
@@ -68,36 +72,40 @@ class RedisStore(Closing):
         return self._link.identity
 
     def load(self, key: str) -> Session | None:
-        """The stored session, None when there is none."""
-        return self._decode(self._fetch(key), key)
+        """The stored session, None when there is none. Asks nobody while it is told of changes and was told of none."""
+        board, name = self._board, self._link.name(key)
+        board.join(self)
+        return board.load(name, lambda: self._decode(self._fetch(key, name), key), _PATIENCE)
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
         """Store *new* if what is stored is *expected* (None: nothing), as `Session.replaces` has it, and tell all."""
-        record, change = encode(new), os.urandom(8).hex()
-        link, news, name = self._link, self._news, self._link.name(key)
+        link, board, name = self._link, self._board, self._link.name(key)
+        board.join(self)
+        record, kind, seen = encode(new), kind_of(expected, new), board.before(name)
+        message = board.message(kind, name)
         before = ("0", "", "", "") if expected is None else ("1", *_place(expected))
         lasting = "" if new.ended is None or self._ended_ttl is None else round(1000 * self._ended_ttl)
         run = partial(link.run_and_wait, self._replicas) if self._replicas else link.run
-        news.expect(change)
         try:
             done = run(
                 SWAP, "store", key, (link.session(name),),
-                *before, *_place(new), record, change, lasting, link.channel, f"s:{change}:{name}",
+                *before, *_place(new), record, _change(message), lasting,
+                link.channel, "" if kind == UNTOLD else message,
             )  # fmt: skip
         except BaseException:
             # It may have been stored all the same, or be stored yet.
-            news.made(change, name, surely=False)
+            board.failed(message, name)
             raise
-        if not done:
-            news.refused(change)
-            return False
-        news.made(change, name)
-        return True
+        if done:
+            board.stored(name, seen, new)
+        else:
+            board.forget(name)
+        return bool(done)
 
     def stamp(self, key: str) -> Callable[[], object]:
-        """A function that looks at what was heard: no request, some 50 ns."""
-        self._news.users.add(self)
-        return partial(self._news.marks.__getitem__, self._link.name(key))
+        """A number in memory, which a change by anybody replaces as soon as this process is told of it."""
+        self._board.join(self)
+        return self._board.entry(self._link.name(key))
 
     def lease(
         self, key: str, *, owner: str, seconds: float, wait: float, stop: Callable[[], bool]
@@ -109,8 +117,9 @@ class RedisStore(Closing):
         said so.
         """
         del owner
-        self._news.users.add(self)
-        return take_lease(self._link, self._news, key, seconds=seconds, wait=wait, stop=stop)
+        self._board.join(self)
+        self._board.listen()
+        return take_lease(self._link, self._board, key, seconds=seconds, wait=wait, stop=stop)
 
     def set_aside(self, key: str) -> None:
         """Rename a record that cannot be read to ``…:set-aside-<UTC time>-<n>``, which is never removed.
@@ -122,7 +131,7 @@ class RedisStore(Closing):
         kind = link.ask("look at", key, lambda: _text(link.client.type(place)))
         raw: Any = b""
         if kind == "hash":
-            found = self._fetch(key)
+            found = self._fetch(key, name)
             try:
                 self._decode(found, key)
                 return
@@ -131,13 +140,13 @@ class RedisStore(Closing):
         elif kind == "none":
             return
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        change, number = os.urandom(8).hex(), 1
+        message, number = self._board.message(STORED, name), 1
         while not link.run(
             SET_ASIDE, "set aside", key, (place, f"{place}:set-aside-{moment}-{number}"),
-            kind, raw, link.channel, f"s:{change}:{name}",
+            kind, raw, link.channel, message,
         ):  # fmt: skip
             number += 1
-        self._news.made(change, name, surely=False)
+        self._board.changed(name)
 
     def keys(self) -> Iterator[str]:
         """The keys of all sessions under this prefix, ended ones too, in no order. Walks through the whole database."""
@@ -150,13 +159,15 @@ class RedisStore(Closing):
 
     def close(self) -> None:
         """Close the connections, if they are the store's own, and stop listening. Using it again opens them again."""
-        self._news.leave(self)
+        self._board.leave(self)
         self._link.close()
 
-    def _fetch(self, key: str) -> list[Any]:
+    def _fetch(self, key: str, name: str) -> list[Any]:
         link = self._link
-        place = link.session(link.name(key))
-        found: list[Any] = link.ask("read", key, lambda: link.client.hmget(place, _FIELDS), patient=False)
+        place = link.session(name)
+        found: list[Any] = link.ask(
+            "read", key, lambda: link.client.execute_command("HMGET", place, *_FIELDS), patient=False
+        )
         return found
 
     def _decode(self, found: list[Any], key: str) -> Session | None:
@@ -164,13 +175,18 @@ class RedisStore(Closing):
         if record is None:
             return None
         session = decode(record, key, self._link.where)
-        if tuple(map(_text, fields)) != tuple(map(_text, _place(session))):
+        if [_text(field) for field in fields] != [session.login, str(session.version), str(session.notes)]:
             raise StoreError(
                 f"cannot read the session {key!r} in {self._link.where}: its fields contradict each other, so another "
                 "program has written it. It was left as it is; log in again to replace it (it is set aside)",
                 key=key,
             )
         return session
+
+
+def _change(message: str) -> str:
+    """What tells a swap from all others."""
+    return message.rpartition(" ")[2]
 
 
 def _place(session: Session) -> tuple[bytes, int, int]:
