@@ -317,7 +317,7 @@ def test_scripts_are_sent_again_when_the_server_forgot_them(stores: Stores, raw:
 
 
 def test_an_ended_session_is_forgotten_in_time(stores: Stores, raw: redis.Redis) -> None:
-    """An ended session has a time to live, a living one has none, and a new login takes it away again."""
+    """An ended session has a time to live, a living or moved one has none, and a new login takes it away again."""
     store, session = stores.here(ended_ttl=100.0), begun()
     store.swap(KEY, None, session)
     assert raw.ttl(stores.session) == -1
@@ -328,6 +328,9 @@ def test_an_ended_session_is_forgotten_in_time(stores: Stores, raw: redis.Redis)
     assert raw.ttl(stores.session) == -1
     lasting = stores.here(ended_ttl=None)
     lasting.swap(KEY, begun(), begun().over("logout", 1.0))
+    assert raw.ttl(stores.session) == -1
+    store.swap(KEY, begun().over("logout", 1.0), begun())
+    store.swap(KEY, begun(), begun().over("moved", 1.0))
     assert raw.ttl(stores.session) == -1
 
 

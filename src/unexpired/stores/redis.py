@@ -84,7 +84,9 @@ class RedisStore(Closing):
         record, kind, seen = encode(new), kind_of(expected, new), board.before(name)
         message = board.message(kind, name)
         before = ("0", "", "", "") if expected is None else ("1", *_place(expected))
-        lasting = "" if new.ended is None or self._ended_ttl is None else round(1000 * self._ended_ttl)
+        # What was moved to another store may be on its way there, and keeps programs from beginning it anew here.
+        lasts = new.ended is None or new.ended.reason == "moved"
+        lasting = "" if lasts or self._ended_ttl is None else round(1000 * self._ended_ttl)
         run = partial(link.run_and_wait, self._replicas) if self._replicas else link.run
         try:
             done = run(
