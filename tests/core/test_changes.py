@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.harness import EPOCH, KEY, LOGIN, World, session, token
+from tests.core.harness import EPOCH, KEY, LOGIN, REFUSING, World, session, token
 from unexpired._core import changes
 from unexpired._core.effects import Revoke
 from unexpired._core.session import Session
@@ -44,6 +44,25 @@ def test_a_record_that_cannot_be_read_is_set_aside_by_a_login() -> None:
     world.refuse("Load", 1)
     assert world.login("RT-9") is world.record
     assert world.names == ["Load", "SetAside", "Load", "Swap"]
+
+
+def test_a_login_says_what_the_store_says_when_nothing_was_set_aside() -> None:
+    """A record that is refused again, with the same words, was not set aside: those words reach the caller."""
+    world = World(session())
+    world.refuse("Load", 1, 2)
+    with pytest.raises(StoreError) as caught:
+        world.login("RT-9")
+    assert str(caught.value) == REFUSING
+    assert world.names == ["Load", "SetAside", "Load"]
+
+
+def test_a_login_sets_aside_after_another_trouble() -> None:
+    """Two different refusals are two troubles: the second is set aside as well, and the login is stored."""
+    world = World(None)
+    world.refuse("Load", 1)
+    world.faults["Load", 2] = StoreError("another trouble")
+    assert world.login("RT-9") is world.record
+    assert world.names == ["Load", "SetAside", "Load", "SetAside", "Load", "Swap"]
 
 
 def test_a_logout_ends_the_record_and_then_revokes() -> None:

@@ -20,9 +20,11 @@ from tests.observe.stage import KEY, Stage, busy, refusing
 from tests.observe.test_shared import PAGE
 from unexpired import Session, TokenManager, UnexpiredError
 from unexpired.clients.httpx2 import TokenAuth
+from unexpired.events import CallerWaited
 from unexpired.grants import FunctionGrant, RefreshTokenGrant
 from unexpired.observe import VERSION
 from unexpired.observe import opentelemetry as ours
+from unexpired.observe._subscribing import Keys
 from unexpired.stores import MemoryStore
 from unexpired.testing import ServerConfig, ServerHandle, running_server
 
@@ -316,6 +318,19 @@ def test_what_is_kept_is_bounded(traces: Traces, monkeypatch: pytest.MonkeyPatch
         stage.fly()
     until(lambda: len(traces.spans("unexpired.flight")) == 3)
     assert (len(spans._flights), spans._waiting, len(spans._waits)) == (1, 0, 0)
+
+
+def test_waits_for_flights_whose_end_nobody_tells_are_told_without_a_link(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Managers that are closed before their flights end leave waits behind: the oldest are told after a while."""
+    monkeypatch.setattr(ours, "_REMEMBERED", 2)
+    spans, keys = ours._SPANS.of(traces.provider), Keys(False)
+    for flight in range(1, 6):
+        for _ in range(2):
+            spans.hear(CallerWaited(KEY, flight, 0.1, served=True), keys)
+    assert (len(spans._waits), spans._waiting) == (2, 4)
+    assert [linked(wait) for wait in traces.spans("unexpired.wait")] == [[]] * 6
 
 
 def test_the_default_is_the_program_s_own_provider(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from tests.engine.script import run
 from unexpired.events import Event, LoggedIn
 from unexpired.observe import VERSION, _measuring
 from unexpired.observe._names import METRICS
-from unexpired.observe._subscribing import Once
+from unexpired.observe._subscribing import Keys, Once
 
 PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
@@ -121,3 +121,12 @@ def test_a_forked_child_tells_on(tmp_path: Path) -> None:
         """,
     )
     assert done.output == "child: 0\n"
+
+
+def test_every_key_can_be_shown() -> None:
+    """A key with broken surrogates is shown as text that can be written anywhere; hashes tell it from others."""
+    shown = [Keys(False)(key) for key in ("alice", "ü\n", "\ud800")]
+    assert shown == ["alice", "ü\n", "\\ud800"]
+    hashed = {Keys(b"secret")(key) for key in ("\ud800", "\udc80", "\\ud800", "ü")}
+    assert len(hashed) == 4
+    assert all(len(one) == 16 for one in hashed)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unexpired import TokenManager
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores import FileStore, MemoryStore, Sealed, SQLiteStore
@@ -82,3 +83,14 @@ def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: 
     tmp_path.chmod(0o777)
     with pytest.raises(StoreError, match="chmod go-w"):
         list(FileStore(tmp_path).keys())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_manager_takes_every_key(tmp_path: Path, kind: str) -> None:
+    """Whatever a session is called, broken surrogates included, a login is stored and its token is served."""
+    with MAKERS[kind](tmp_path) as store:
+        for name in NAMES:
+            manager = TokenManager(lambda _: {"access_token": "2"}, store=store, key=name)
+            manager.login({"access_token": "1", "refresh_token": "refresh", "expires_in": 300})
+            assert manager.token().access_token == "1"
+            assert manager.refresh().access_token == "2"

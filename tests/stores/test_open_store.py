@@ -80,6 +80,8 @@ def test_each_store_has_a_url(tmp_path: Path, slashes: str, monkeypatch: pytest.
     assert open_store(f"sqlite:{slashes}{place}").identity == SQLiteStore(place).identity
     assert open_store(f"keyring:{slashes}{place}").identity == ("sealed", FileStore(place).identity)
     assert open_store("keyring:").identity == ("sealed", FileStore(tmp_path / "home").identity)
+    assert open_store("file:localhost/x").identity == FileStore("localhost/x").identity
+    assert "host:6379/3" in repr(open_store(f"redis://user:{SECRET}@host:6379/3"))
     assert isinstance(open_store("memory:"), MemoryStore)
     assert isinstance(open_store(f"memory:{slashes}"), MemoryStore)
     assert list(tmp_path.iterdir()) == []
@@ -98,6 +100,12 @@ def test_each_store_has_a_url(tmp_path: Path, slashes: str, monkeypatch: pytest.
         (f"memory://user:{SECRET}@host", "'memory:' takes nothing after it"),
         ("sqlite:", "write 'sqlite:<path>'"),
         ("sqlite://", "write 'sqlite:<path>'"),
+        (f"file:/var/{SECRET}\0", "holds a NUL character"),
+        (f"keyring:/var/{SECRET}\0", "holds a NUL character"),
+        (f"file://localhost/var/{SECRET}", "no machine before it: file:/var/lib/crm"),
+        (f"SQLITE://LocalHost/var/{SECRET}", "no machine before it: sqlite:/var/lib/crm"),
+        (f"redis://user:{SECRET}@host:6379/{SECRET}", "'redis:' takes the number of a database after the host"),
+        (f"rediss://:x/{SECRET}@host/0", "'rediss:' takes the number of a database after the host"),
         (Path("/var/lib"), "takes a URL, such as 'file:/var/lib/crm', not PosixPath"),
         (None, "not NoneType"),
     ],

@@ -59,7 +59,7 @@ def whole() -> Session:
 
 
 def test_nothing_lies_in_the_clear(inner: FileStore | SQLiteStore, tmp_path: Path) -> None:
-    """No byte of a token, a note or a seed can be found on the disk, in any form (scenario 63)."""
+    """No byte of a token, a note or a seed can be found on the disk, in any form (scenario 69)."""
     store = Sealed(inner, OLD)
     assert store.swap(KEY, None, whole())
     assert store.swap(KEY, whole(), whole().minted(Token(f"access 2 {SECRET}")))
@@ -95,7 +95,7 @@ FLIPS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("flip", FLIPS, ids=lambda flip: next(iter(flip)))
 def test_a_field_that_was_changed_is_noticed(flip: dict[str, Any]) -> None:
-    """Whichever field of the stored record is changed, it is refused, and left as it is (scenario 63)."""
+    """Whichever field of the stored record is changed, it is refused, and left as it is (scenario 69)."""
     inner = MemoryStore()
     assert Sealed(inner, OLD).swap(KEY, None, FIRST)
     good = inner.load(KEY)

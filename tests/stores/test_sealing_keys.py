@@ -6,17 +6,18 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.stores.test_file_bad_input import in_child
+from tests.stores.test_file_bad_input import NOBODY, in_child
 from tests.stores.test_sealed import FIRST, KEY, NEW, OLD, OTHER, SECOND, SECRET, Slow, complaint, inner
 from unexpired._core.session import Session
 from unexpired.errors import ConfigurationError, StoreError
-from unexpired.stores import FileStore, MemoryStore, sealed
+from unexpired.stores import FileStore, MemoryStore, _sealing_keys, _sealing_ring
 from unexpired.stores.sealed import KeySource, Sealed, key_from_environ, key_from_file, new_key
 from unexpired.stores.sqlite import SQLiteStore
 
@@ -70,7 +71,7 @@ def test_keys_are_rotated_while_processes_run() -> None:
     assert one.swap(KEY, FIRST, SECOND)
     assert "sealed with another key" in complaint(two)
     late.keys = [OLD, NEW]
-    two._unknown.clear()
+    two._ring._unknown.clear()
     assert SECOND.same_version(two.load(KEY))
     assert two.swap("bob", None, Session.begin("bob", "login", "refresh"))
     assert one.load("bob") is not None
@@ -121,8 +122,8 @@ def test_a_source_is_not_asked_at_every_call_for_a_key_it_has_not(monkeypatch: p
     for _ in range(20):
         complaint(store)
     assert source.asked == 1
-    monkeypatch.setattr(sealed, "_ASK_AGAIN", 0.0)
-    store._unknown.clear()
+    monkeypatch.setattr(_sealing_ring, "_ASK_AGAIN", 0.0)
+    store._ring._unknown.clear()
     source.keys = [NEW, OLD]
     assert FIRST.same_version(store.load(KEY))
     good = inner.load(KEY)
@@ -130,7 +131,7 @@ def test_a_source_is_not_asked_at_every_call_for_a_key_it_has_not(monkeypatch: p
     for number in range(200):
         inner._sessions[KEY] = replace(good, refresh_token=f"sealed:1:made-up-{number}:aaaa")
         complaint(store)
-    assert len(store._unknown) <= 64
+    assert len(store._ring._unknown) <= 64
 
 
 async def _async() -> bytes:
@@ -178,6 +179,7 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
     text = "  ".join(base64.b64encode(key).decode() for key in (NEW, OLD))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNEXPIRED_SEAL_KEY", text)
+    (tmp_path / "key").touch(mode=0o600)
     (tmp_path / "key").write_text(f"{text}\n")
     sources: list[KeySource] = [key_from_environ(), key_from_file("key")]
     monkeypatch.chdir("/")
@@ -193,6 +195,50 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
     (tmp_path / "key").unlink()
     with pytest.raises(ConfigurationError, match="No such file"):
         sources[1]()
+
+
+def key_file(place: Path, mode: int) -> str:
+    """A file with a key, as its owner made it."""
+    place.touch(mode=0o600)
+    place.write_text(base64.b64encode(OLD).decode())
+    place.chmod(mode)
+    return str(place)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644, 0o777])
+def test_a_key_file_that_others_may_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """A file of one's own that is not closed to all others holds no secret: StoreError, with what to do."""
+    place = key_file(tmp_path / "key", mode)
+    with pytest.raises(StoreError, match=f"run: chmod 600 {place}"):
+        key_from_file(place)()
+    with pytest.raises(StoreError, match=f"no sealing key: refused to read {place}"):
+        Sealed(MemoryStore(), key_from_file(place)).swap(KEY, None, FIRST)
+    (tmp_path / "key").chmod(0o400)
+    assert key_from_file(place)() == [OLD]
+    (tmp_path / "link").symlink_to(place)
+    assert key_from_file(tmp_path / "link")() == [OLD]
+    with pytest.raises((ConfigurationError, StoreError), match="directory"):
+        key_from_file(tmp_path)()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "why"),
+    [
+        (0o100600, NOBODY, "belongs to another user .uid 65534."),
+        (0o100444, NOBODY, "belongs to another user"),
+        (0o100646, 0, "belongs to another user .uid 0."),
+        (0o100664, 0, "belongs to another user"),
+        (0o010600, 0, "not a plain file"),
+        (0o100444, 0, ""),
+        (0o100600, 1000, ""),
+    ],
+)
+def test_whose_key_file_is_taken(monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, why: str) -> None:
+    """One of another user is refused; one of root, as containers get their secrets, only if others could write it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = os.stat_result((mode, 1, 1, 1, owner, 0, 44, 0, 0, 0))
+    with pytest.raises(StoreError, match=why) if why else nullcontext():
+        _sealing_keys._check(found, "/run/secrets/key")
 
 
 def test_new_keys_differ() -> None:

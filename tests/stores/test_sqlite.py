@@ -362,7 +362,7 @@ def test_a_step_of_the_schema_that_fails_changes_nothing(
         assert other.execute("SELECT count(*) FROM sqlite_master WHERE name = 'made_up'").fetchone() == (0,)
 
 
-def test_what_does_not_wait_by_itself_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_wait_by_itself_is_tried_again() -> None:
     """A statement that finds the database busy is repeated until the time is up; any other error is not."""
     busy = sqlite3.OperationalError("database is locked")
     busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -376,9 +376,8 @@ def test_what_does_not_wait_by_itself_is_tried_again(monkeypatch: pytest.MonkeyP
                 raise busy
 
     connection = Connection()
-    _sqlite_talk.patiently(connection, "…")  # type: ignore[arg-type]
+    _sqlite_talk.patiently(connection, "…", 10.0)  # type: ignore[arg-type]
     assert connection.tries == 3
-    monkeypatch.setattr(_sqlite_talk, "BUSY", 0.0)
     connection.tries = 0
     with pytest.raises(sqlite3.OperationalError):
-        _sqlite_talk.patiently(connection, "…")  # type: ignore[arg-type]
+        _sqlite_talk.patiently(connection, "…", 0.0)  # type: ignore[arg-type]

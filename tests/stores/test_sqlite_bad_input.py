@@ -236,6 +236,25 @@ def test_a_directory_that_is_a_link_is_refused(store: SQLiteStore, path: Path, t
     assert FIRST.same_version(store.load(KEY))
 
 
+def test_a_directory_that_may_not_be_entered(open_place: Path) -> None:
+    """Where an unprivileged user may not look it is told so, by new and old objects: nobody counts as logged out."""
+    store = SQLiteStore(open_place / "in" / "sessions.db")
+    assert in_child(NOBODY, lambda: said(lambda: store.swap(KEY, None, FIRST))) == "True"
+
+    def look() -> str:
+        """What it says before and after the directory is closed to it."""
+        before = said(lambda: store.load(KEY) is None)
+        open_place.chmod(0o000)
+        answers = [said(action) for each in (store, SQLiteStore(store._path)) for action in every_use(each)]
+        open_place.chmod(0o700)
+        return "\n".join([before, *answers, said(lambda: store.load(KEY) is None)])
+
+    first, *answers, last = in_child(NOBODY, look).splitlines()
+    assert (first, last) == ("False", "False")
+    assert len(answers) == 8
+    assert all("Permission denied" in answer for answer in answers), answers
+
+
 def test_a_directory_that_is_read_only(open_place: Path) -> None:
     """SQLite writes to read: in a read-only directory an unprivileged user is told so, and nothing is lost."""
     store = SQLiteStore(open_place / "sessions.db")

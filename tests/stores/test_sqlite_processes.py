@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.stores import worker
-from tests.stores.test_file_bad_input import in_child
 from tests.stores.test_file_processes import Start, Worker
 from tests.stores.worker import KEY, version
 from unexpired.stores.sqlite import SQLiteStore
@@ -182,29 +180,6 @@ def test_a_forked_child_has_connections_of_its_own(start: Start, store: SQLiteSt
     assert stored(store) == 2
     parent.say("release")
     assert parent.hear() == "released"
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_child_leaves_its_parent_s_connections_alone(store: SQLiteStore) -> None:
-    """In a child neither is used or closed, which SQLite forbids; both are the parent's as before."""
-    assert stored(store) == 1
-    database = store._database
-    reader, writer = database._reader, database._writer
-    assert reader is not None
-    assert writer is not None
-
-    def look() -> str:
-        signal.alarm(20)  # a child that hangs ends
-        before = database._reader, database._writer
-        after = stored(store), store.swap(KEY, version(1), version(2))
-        assert database._reader is not None
-        assert database._writer is not None
-        others = database._reader.connection, database._writer.connection
-        return repr((*before, *after, reader.connection in others or writer.connection in others))
-
-    assert in_child(None, look) == "(None, None, 1, True, False)"
-    assert (database._reader, database._writer) == (reader, writer)
-    assert stored(store) == 2
 
 
 def test_children_forked_in_the_middle_of_swaps_do_not_hang(start: Start, store: SQLiteStore) -> None:

@@ -17,10 +17,14 @@ def login(key: str, login_id: str, token: Token | str, seed: str = "", *, once: 
 
     *seed* is the fingerprint of *token*. With *once*, whatever has come after the same seed is left as it is now.
     """
+    refused: StoreError | None = None
     for _ in range(_TRIES):
         try:
             current = yield from Load()
-        except StoreError:
+        except StoreError as error:
+            if refused is not None and str(error) == str(refused):
+                raise  # the store keeps it where it is, and has said what to do
+            refused = error
             yield from SetAside()
             continue
         if once and current is not None and seed in current.seeds:

@@ -61,9 +61,9 @@ class Keys:
     def __call__(self, key: str) -> str:
         """*key*, or 16 hexadecimal digits in its place."""
         if self._hashed is False:
-            return key
+            return key.encode("utf-8", "backslashreplace").decode()
         secret = b"" if self._hashed is True else self._hashed
-        return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()[:16]
+        return hmac.new(secret, key.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
 class Once:

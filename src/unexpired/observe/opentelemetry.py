@@ -129,8 +129,13 @@ class _Spans:
             if keep:
                 self._waits.setdefault(flight, []).append(wait)
                 self._waiting += 1
+            # Of a flight whose manager was closed meanwhile nobody hears the end.
+            unheard = self._waits.popitem(last=False)[1] if len(self._waits) > _REMEMBERED else []
+            self._waiting -= len(unheard)
         if not keep:
             self._waited(wait, made)
+        for earlier in unheard:
+            self._waited(earlier, None)
 
     def _waited(self, wait: _Wait, flight: SpanContext | None) -> None:
         links = [Link(flight)] if flight is not None else []

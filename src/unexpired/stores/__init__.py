@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from unexpired._core.ports import HeldLease, Store
 from unexpired.errors import ConfigurationError, UnexpiredError, place_of
@@ -70,6 +72,10 @@ def open_store(url: str) -> Store:
     # A URL may hold a password: no more than its scheme is ever shown.
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
+    if "\0" in url:
+        raise ConfigurationError("the URL of a store holds a NUL character")
+    if scheme in ("file", "sqlite", "keyring") and rest.lower().startswith("//localhost/"):
+        raise ConfigurationError(f"'{scheme}:' takes a path as it is, and no machine before it: {scheme}:/var/lib/crm")
     if scheme in _OPENERS:
         return _OPENERS[scheme](rest.removeprefix("//"))
     for entry in entry_points(group=_ENTRY_POINTS, name=scheme) if scheme else ():
@@ -118,6 +124,11 @@ def _keyring(rest: str) -> Store:
 def _redis(scheme: str, rest: str) -> Store:
     from unexpired.stores.redis import RedisStore  # noqa: PLC0415 - needs the extra
 
+    database = ""
+    with suppress(ValueError):  # what is no URL at all, redis-py tells
+        database = urlsplit(f"//{rest}").path.strip("/")
+    if database and not database.isdecimal():  # redis-py would take database 0
+        raise ConfigurationError(f"'{scheme}:' takes the number of a database after the host, such as '/0'")
     return RedisStore(f"{scheme}://{rest}")
 
 

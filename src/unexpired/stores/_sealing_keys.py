@@ -5,13 +5,26 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import stat
 from collections.abc import Callable, Iterable
 
 from unexpired.errors import ConfigurationError
+from unexpired.stores import _private
 
-__all__ = ["KEY_LENGTH", "KeySource", "key_from_environ", "key_from_file", "key_from_keyring", "keys_in", "new_key"]
+__all__ = [
+    "KEY_LENGTH",
+    "MARK",
+    "KeySource",
+    "key_from_environ",
+    "key_from_file",
+    "key_from_keyring",
+    "keys_in",
+    "new_key",
+]
 
 KEY_LENGTH = 32
+MARK = "sealed:1:"
+"""What a sealed record begins with, in the place of its refresh token."""
 
 KeySource = Callable[[], "bytes | Iterable[bytes]"]
 """Gives the key, or the keys: the first one seals, all of them open."""
@@ -28,12 +41,17 @@ def key_from_environ(name: str = "UNEXPIRED_SEAL_KEY") -> KeySource:
 
 
 def key_from_file(path: str | os.PathLike[str]) -> KeySource:
-    """The keys in a file, as in `key_from_environ`. Keep it 0600, and apart from what it opens."""
+    """The keys in a file, as in `key_from_environ`. Keep it apart from what it opens.
+
+    A file of this user that others may read is refused (StoreError), and one of another user. One of root, as
+    containers and services are given their secrets, may be readable for others, not writable.
+    """
     where = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
 
     def read() -> Iterable[bytes]:
         try:
             with open(where, encoding="ascii") as file:
+                _check(os.fstat(file.fileno()), where)
                 return keys_in(file.read(), where)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not text"
@@ -52,6 +70,12 @@ def key_from_keyring(service: str = "unexpired", name: str = "sealing key") -> K
     from unexpired.stores._keyring import key_in  # noqa: PLC0415 - needs the extra
 
     return lambda: key_in(service, name)
+
+
+def _check(found: os.stat_result, path: str) -> None:
+    is_given = found.st_uid == 0 and hasattr(os, "geteuid") and os.geteuid() != 0
+    if not (is_given and stat.S_ISREG(found.st_mode) and not found.st_mode & 0o022):
+        _private.check(found, path, None)
 
 
 def keys_in(text: str, where: str) -> list[bytes]:

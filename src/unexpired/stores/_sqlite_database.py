@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unexpired.errors import StoreError
 from unexpired.stores import _private
 from unexpired.stores._changes import Changes
-from unexpired.stores._sqlite_talk import BUSY, Writing, patiently, transaction, why
+from unexpired.stores._sqlite_talk import BUSY, Turn, Writing, patiently, transaction, why
 
 __all__ = ["Database"]
 
@@ -23,6 +23,8 @@ _HAS_PREAD = hasattr(os, "pread")
 _SURE = 1.0
 """Seconds for which the files are taken to be the ones that were opened."""
 _FORK_WAIT = 1.0
+_READER_BUSY = 0.5
+"""Seconds a reader waits: in WAL mode only for who opens, recovers or holds the whole database."""
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE sessions (key BLOB PRIMARY KEY, change INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID",
@@ -34,7 +36,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 class _Link(NamedTuple):
     connection: sqlite3.Connection
-    inode: int
+    file: tuple[int, int]
     changes: Changes | None
 
 
@@ -50,6 +52,7 @@ class Database:
         self.sure_until = 0.0
         self._reader: _Link | None = None
         self._writer: _Link | None = None
+        self._is_still = True
         self.start_anew()
         _databases.add(self)
 
@@ -62,27 +65,33 @@ class Database:
     def start_anew(self) -> None:
         """Let go of connections and locks: at the beginning, and in a forked child, where they are the parent's.
 
-        SQLite forbids to use there, or even to close, what the parent opened.
+        SQLite forbids to use there, or even to close, what the parent opened. It even takes the locks of the parent
+        for the child's own, for good: a file that was open at the fork cannot be used there at all.
         """
-        if self._reader is not None or self._writer is not None:
-            _inherited.append((self._reader, self._writer))
+        for link in (self._reader, self._writer):
+            if link is not None:
+                _inherited.append(link)
+                _spoilt.add(link.file)
+        if not self._is_still:
+            with suppress(OSError):
+                _spoilt.add(_file(os.stat(self.path)))
         self._reader = self._writer = self.changes = None
         self.sure_until = 0.0
         # Reentrant, because a signal handler may use the store in the middle of anything. Where both are taken, this
         # one is the first.
-        self._write_lock = threading.RLock()
-        self._read_lock = threading.RLock()
+        self._write_turn = Turn()
+        self._read_turn = Turn()
 
     def find(self, statement: str, name: bytes, key: str) -> Any:
         """The first row for *name*; None when there is none, or no database yet. Raises StoreError."""
-        with self._read_lock:
+        with self._read_turn:
             reader = self._reader
             if reader is None or self._moved(reader):
                 self._let_go_of_reader()
-                if not os.path.lexists(self.path):
+                if _look(self.path, key) is None:
                     return None
                 with self.in_our_words("open", key):
-                    reader = self._open(key)
+                    reader = self._open(key, _READER_BUSY)
                     reader.connection.execute("PRAGMA query_only = 1")
                 self._reader, self.changes = reader, reader.changes
             with self.in_our_words("read", key):
@@ -91,7 +100,7 @@ class Database:
     def all(self, statement: str, name: bytes) -> list[Any]:
         """The rows of a statement that takes one name. Raises StoreError."""
         self.find(statement, name, "")
-        with self._read_lock, self.in_our_words("read", ""):
+        with self._read_turn, self.in_our_words("read", ""):
             return [] if self._reader is None else self._reader.connection.execute(statement, (name,)).fetchall()
 
     def look_again(self) -> Changes | None:
@@ -108,7 +117,7 @@ class Database:
     def written(self, key: str) -> Generator[Writing]:
         """A transaction that nobody else writes in, committed durably at the end. Raises StoreError."""
         _private.lock_down(os.path.dirname(self.path), key, create=True, alone=True)
-        if not self._write_lock.acquire(timeout=BUSY):
+        if not self._write_turn.take(BUSY):
             raise StoreError(f"another thread has been writing {self.path} for {BUSY:g} s", key=key)
         try:
             with self.in_our_words("write", key):
@@ -116,13 +125,13 @@ class Database:
                 if writer is None or self._moved(writer):
                     self._let_go_of_writer()
                     _private.create(self.path, key)
-                    writer = self._writer = self._open(key)
+                    writer = self._writer = self._open(key, BUSY)
                 with transaction(writer.connection):
                     writing = Writing(writer.connection, writer.changes)
                     yield writing
                 writing.committed()
         finally:
-            self._write_lock.release()
+            self._write_turn.give()
 
     @contextmanager
     def in_our_words(self, doing: str, key: str) -> Generator[None]:
@@ -134,14 +143,24 @@ class Database:
 
     def close(self) -> None:
         """Close the connections, when nobody is using them. The next use opens them again."""
-        with self._write_lock, self._read_lock:
+        with self._write_turn, self._read_turn:
             self._let_go_of_writer()
             self._let_go_of_reader()
 
     def hold_still(self) -> list[Callable[[], None]]:
-        """Keep all other threads from using SQLite, whose own locks a forked child could never free."""
-        held = [self._write_lock, self._read_lock]
-        return [lock.release for lock in held if lock.acquire(timeout=_FORK_WAIT)]
+        """Before a fork: keep all other threads from using SQLite, and close the connections.
+
+        Not where somebody is in the middle of something: another thread for longer than a second, or this one, which
+        then forks in a signal handler.
+        """
+        held = [turn for turn in (self._write_turn, self._read_turn) if turn.take(_FORK_WAIT)]
+        self._is_still = len(held) == 2 and all(turn.depth == 1 for turn in held)
+        if self._is_still:
+            with suppress(sqlite3.Error):
+                self._let_go_of_writer()
+            with suppress(sqlite3.Error):
+                self._let_go_of_reader()
+        return [turn.give for turn in held]
 
     def _let_go_of_reader(self) -> None:
         link, self._reader = self._reader, None
@@ -158,36 +177,43 @@ class Database:
         """Whether the files are others than those that were opened: somebody removed or replaced them."""
         changes = link.changes
         try:
-            return os.stat(self.path).st_ino != link.inode or (
+            return _file(os.stat(self.path)) != link.file or (
                 changes is not None and os.stat(f"{self.path}-changes").st_ino != changes.inode
             )
         except OSError:
             return True
 
-    def _open(self, key: str) -> _Link:
+    def _open(self, key: str, patience: float) -> _Link:
         _private.lock_down(os.path.dirname(self.path), key, create=False, alone=True)
         for suffix in ("-journal", "-wal", "-shm", "-changes"):
-            with suppress(FileNotFoundError):
-                _private.check(os.lstat(self.path + suffix), self.path + suffix, key)
-        try:
-            found = os.lstat(self.path)
-        except OSError as error:
-            raise _private.trouble("open", self.path, error, key) from error
+            beside = _look(self.path + suffix, key)
+            if beside is not None:
+                _private.check(beside, self.path + suffix, key)
+        found = _look(self.path, key)
+        if found is None:
+            raise StoreError(f"cannot open {self.path}: somebody removed it just now; try again", key=key)
         _private.check(found, self.path, key)
+        file = _file(found)
+        if file in _spoilt:
+            raise StoreError(
+                f"cannot use {self.path} here: this process was forked while another thread used it; fork before the "
+                "store is used, or start processes anew (multiprocessing's 'spawn')",
+                key=key,
+            )
         # One connection serves all threads, one after another.
-        connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA synchronous = FULL")
-            return _Link(connection, found.st_ino, self._prepare(connection, key))
+            return _Link(connection, file, self._prepare(connection, key, patience))
         except BaseException:
             connection.close()
             raise
 
-    def _prepare(self, connection: sqlite3.Connection, key: str) -> Changes | None:
+    def _prepare(self, connection: sqlite3.Connection, key: str, patience: float) -> Changes | None:
         """See that it is ours and up to date, before anything is changed in it; and have the numbers beside it."""
         numbers = f"{self.path}-changes"
         if self._version(connection, key) < len(_MIGRATIONS) or (_HAS_PREAD and not os.path.lexists(numbers)):
-            patiently(connection, "PRAGMA journal_mode = WAL")
+            patiently(connection, "PRAGMA journal_mode = WAL", patience)
             with transaction(connection):
                 version = self._version(connection, key)
                 for number, statements in enumerate(_MIGRATIONS[version:], version + 1):
@@ -217,8 +243,23 @@ class Database:
         return version
 
 
+def _look(path: str, key: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _private.trouble("look at", path, error, key) from error
+
+
+def _file(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[object] = []
+_spoilt: set[tuple[int, int]] = set()
+"""Files that were in use in a parent when it forked."""
 _stilled = threading.local()
 
 

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from unexpired.errors import StoreError
 from unexpired.stores._changes import Changes, place_of_key
 
-__all__ = ["BUSY", "Writing", "patiently", "transaction", "why"]
+__all__ = ["BUSY", "Turn", "Writing", "patiently", "transaction", "why"]
 
 BUSY = 10.0
 """Seconds to wait for who is writing."""
+
+
+class Turn:
+    """A lock that its thread may take again, as in a signal handler, and that knows how often it was taken."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self._lock = threading.RLock()
+
+    def take(self, wait: float = -1) -> bool:
+        """Wait for it; whether it was taken."""
+        taken = self._lock.acquire(timeout=wait)
+        self.depth += taken
+        return taken
+
+    def give(self) -> None:
+        """Give it back."""
+        self.depth -= 1
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.give()
 
 
 class Writing:
@@ -36,9 +63,9 @@ class Writing:
                 self._changes.end(place, number)
 
 
-def patiently(connection: sqlite3.Connection, statement: str) -> None:
+def patiently(connection: sqlite3.Connection, statement: str, patience: float) -> None:
     """Execute what does not wait by itself while another process does the same."""
-    until = time.monotonic() + BUSY
+    until = time.monotonic() + patience
     while True:
         try:
             connection.execute(statement)
@@ -51,8 +78,12 @@ def patiently(connection: sqlite3.Connection, statement: str) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+    nested = connection.in_transaction
+    if nested:
+        raise StoreError("a signal handler cannot store anything in the middle of a swap: let it only note what to do")
+    # Inside: Ctrl-C while it waits is raised when it has begun.
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:
@@ -70,7 +101,7 @@ _ADVICE = {
     "SQLITE_IOERR": "free some space there, or check the file system",
     "SQLITE_READONLY": "let this user write there, or name another file",
     "SQLITE_CANTOPEN": "let this user write there, or name another file",
-    "SQLITE_BUSY": f"somebody has held it for {BUSY:g} s: look for a process that is stopped",
+    "SQLITE_BUSY": "somebody holds it: look for a process that is stopped",
 }
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
-from unexpired.errors import StoreError
+from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores import _private
 from unexpired.stores._closing import Closing
 from unexpired.stores._lockfile import FileLease, exclusive, take_lease
@@ -43,6 +43,8 @@ class FileStore(Closing):
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+        if directory is not None and "\0" in os.fsdecode(directory):
+            raise ConfigurationError("FileStore takes the path of a directory, and no path holds a NUL character")
         self._given = None if directory is None else _absolute(os.fspath(directory))
         self._found: str | None = None
         self._same: Hashable = None

@@ -26,6 +26,7 @@ from unexpired._core.ports import HeldLease, Store
 from unexpired._core.record import decode, encode
 from unexpired._core.session import Session
 from unexpired.errors import ConfigurationError, StoreError
+from unexpired.stores._sealing_keys import MARK
 
 __all__ = ["Migration", "migrate"]
 
@@ -111,6 +112,8 @@ def _try(source: Store, target: Store, key: str, lease: HeldLease) -> str | None
     if carried is None and found.ended is not None and found.ended.reason == _MOVED:
         return _MOVED_BEFORE
     session = carried or found
+    if (session.refresh_token or "").startswith(MARK):
+        raise StoreError(f"the session {key!r} was not moved: it is sealed; move it from Sealed(store, key)", key=key)
     arrived = _arrived(session)
     there = target.load(key)
     found_there = _compare(there, session, arrived)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import inspect
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from unexpired._core.ports import HeldLease, Store
 from unexpired._core.record import decode, encode
-from unexpired._core.session import Session
-from unexpired.errors import ConfigurationError, StoreError, UnexpiredError, place_of
+from unexpired._core.session import Failure, Session
+from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores._closing import Closing
 from unexpired.stores._sealing_keys import (
-    KEY_LENGTH,
+    MARK,
     KeySource,
     key_from_environ,
     key_from_file,
     key_from_keyring,
     new_key,
 )
+from unexpired.stores._sealing_ring import Ring
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -39,14 +37,14 @@ except ModuleNotFoundError as error:
 
 __all__ = ["KeySource", "Sealed", "key_from_environ", "key_from_file", "key_from_keyring", "new_key"]
 
-_MARK = "sealed:1:"
 _NONCE = 12
 _PAST_LOGINS = 8
 _REMEMBERED = 200_000
 """Sessions whose newest version is remembered; beyond that the one that was met first is forgotten."""
-_ASK_AGAIN = 1.0
-"""Seconds after which the source is asked once more for a key that it did not give."""
-_UNKNOWN = 64
+_FOR_THE_UNSEALED = Failure(
+    "configuration", "the session is sealed: give this program Sealed(store, key), not the store alone", 0.0, 1e15
+)
+"""On each sealed record, for ever: a program that does not unseal it sends nothing to the server, and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +72,19 @@ class Sealed(Closing):
     """Keeps sessions in *store*, encrypted (AES-256-GCM). ``Sealed(FileStore(), key_from_environ())``.
 
     *key* is 32 bytes, or a function that gives them (from a file, a key ring, a KMS); it may give several, of which
-    the first seals and all open: to rotate, put the new one in front, call `reseal`, and drop the old one. The
-    function is asked at first use, by one thread for all, and again when a record was sealed with a key that is not
-    known yet.
+    the first seals and all open; ``docs/how-to/choose-a-store.md`` rotates them step by step. The function is asked at
+    first use, by one thread for all, again when a record was sealed with a key that is not known yet, and before
+    something is stored if 30 seconds have passed. A key that it gave once goes on opening in this object.
 
     * In the clear stay a session's key (its name), its random login id, its version, and whether it has ended. They
       are bound to what is sealed: a record that was changed, or put in another's place, is refused.
-    * A record that is older than one this object has seen is refused: nobody can bring back what was rotated away,
-      short of a new process.
+    * A record that is older than one this object has seen of the same login is refused, and so is one of a login
+      that this object met before another one: nobody can bring back what was rotated away, short of a new process.
+      A login that it never met is taken, whatever came after it.
+    * Records are not bound to *store*: where two stores have one key, a record of one is good in the other.
+    * Two of these around one store count as one store: the managers of a process use the key of the first. New keys
+      come through its source.
+    * A program that uses *store* unsealed gets ConfigurationError and sends nothing to the server.
     * A wrong key or a changed record is a StoreError. Nothing is ever stored or read in the clear, and nothing is
       deleted. Records that are not sealed are refused: `unexpired.stores.migrate` moves them into a sealed store.
 
@@ -92,9 +95,7 @@ class Sealed(Closing):
         if not isinstance(cast("object", store), Store):
             raise ConfigurationError(f"Sealed takes a store, not {type(store).__name__}")
         self._store = store
-        self._source = key if callable(key) else (lambda: key)
-        self._ciphers: dict[str, AESGCM] = {} if callable(key) else _ciphers(key)
-        self._unknown: dict[str, float] = {}
+        self._ring = Ring(key)
         self._seen: dict[str, _Seen] = {}
         self.start_anew()
         _sealed.add(self)
@@ -102,10 +103,15 @@ class Sealed(Closing):
     def start_anew(self) -> None:
         """In a forked child: no thread of the parent will ever free its locks here."""
         self._lock = threading.RLock()
-        self._asking = threading.RLock()
+        self._ring.start_anew()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
+
+    @property
+    def remote(self) -> bool:
+        """Whether *store* is on another machine."""
+        return bool(getattr(self._store, "remote", False))
 
     @property
     def identity(self) -> Hashable:
@@ -126,8 +132,11 @@ class Sealed(Closing):
 
     def swap(self, key: str, expected: Session | None, new: Session) -> bool:
         """Store *new*, sealed, if what is stored is *expected*."""
-        before = self._seen.get(key)
-        if not self._store.swap(key, expected, self._seal(new)):
+        before, sealed = self._seen.get(key), self._seal(new)
+        if expected is not None and expected.failure == new.failure:
+            # *store* tells others of a failure that was not there before: by this it sees that there is none.
+            expected = replace(expected, failure=sealed.failure)
+        if not self._store.swap(key, expected, sealed):
             return False
         self._see(new, before)
         return True
@@ -154,57 +163,69 @@ class Sealed(Closing):
     def reseal(self, keys: Iterable[str] | None = None) -> int:
         """Store all sessions (or those of *keys*) anew, sealed with the newest key, while processes run: how many.
 
-        After it, when all processes know the newest key, no record needs an older one. Raises StoreError for a record
-        that cannot be opened.
+        After it no record needs an older one, if all processes have sealed with the newest for a while. Raises
+        StoreError, after all others are done, when some could not be opened or stored.
         """
-        with self._asking:
-            self._learn()
-        done = 0
+        self._ring.ask()
+        done, failed = 0, list[StoreError]()
         for key in self.keys() if keys is None else keys:
-            while (session := self.load(key)) is not None:
-                if self.swap(key, session, session):
-                    done += 1
-                    break
+            try:
+                done += self._reseal(key)
+            except StoreError as error:
+                failed.append(error)
+        if failed:
+            message = f"{len(failed)} of {len(failed) + done} sessions could not be sealed anew, the first because: "
+            raise StoreError(message + str(failed[0]), key=failed[0].key) from None
         return done
+
+    def _reseal(self, key: str) -> bool:
+        while (session := self.load(key)) is not None:
+            if self.swap(key, session, session):
+                return True
+        return False
 
     def close(self) -> None:
         """Close *store*."""
         self._store.close()
 
     def _seal(self, session: Session) -> Session:
-        if not self._ciphers:
-            with self._asking:
-                if not self._ciphers:
-                    self._learn()
-        name, cipher = next(iter(self._ciphers.items()))
+        name, key = self._ring.sealing()
         nonce = os.urandom(_NONCE)
-        sealed = cipher.encrypt(nonce, encode(session), _bound(session, session.key))
-        text = f"{_MARK}{name}:{base64.b64encode(nonce + sealed).decode()}"
-        return Session(session.key, session.login, session.version, text, ended=session.ended, notes=session.notes)
+        sealed = AESGCM(key).encrypt(nonce, encode(session), _bound(session, session.key))
+        return Session(
+            session.key,
+            session.login,
+            session.version,
+            f"{MARK}{name}:{base64.b64encode(nonce + sealed).decode()}",
+            failure=_FOR_THE_UNSEALED if session.ended is None else None,
+            ended=session.ended,
+            notes=session.notes,
+        )
 
     def _open(self, found: Session, key: str) -> Session:
         text = found.refresh_token or ""
-        name, _, sealed = text.removeprefix(_MARK).partition(":")
-        if not text.startswith(_MARK):
+        name, _, sealed = text.removeprefix(MARK).partition(":")
+        if not text.startswith(MARK):
             raise StoreError(
                 f"refused to read the session {key!r} in {self._store!r}: it is not sealed, and anybody could have "
                 "written it. If it is yours, move it into another, sealed store with unexpired.stores.migrate",
                 key=key,
             )
-        cipher = self._cipher(name)
-        if cipher is None:
+        known = self._ring.opening(name)
+        if known is None:
             raise StoreError(
                 f"cannot open the session {key!r} in {self._store!r}: it was sealed with another key than those that "
-                f"are known here ({', '.join(self._ciphers)}); give that one as well, behind the newest",
+                f"are known here ({self._ring.names}); give that one as well, behind the newest",
                 key=key,
             )
         try:
             packed = base64.b64decode(sealed, validate=True)
-            data = cipher.decrypt(packed[:_NONCE], packed[_NONCE:], _bound(found, key))
+            data = AESGCM(known).decrypt(packed[:_NONCE], packed[_NONCE:], _bound(found, key))
         except (InvalidTag, ValueError, binascii.Error):
             raise self._tampered(key, "it was changed, or put in the place of another one") from None
         session = decode(data, key, repr(self._store))
-        if session.ended != found.ended or found.tokens or found.seeds or found.intent or found.failure:
+        foreign = found.failure not in (None, _FOR_THE_UNSEALED)
+        if session.ended != found.ended or found.tokens or found.seeds or found.intent or foreign:
             raise self._tampered(key, "it was changed")
         return session
 
@@ -226,42 +247,6 @@ class Sealed(Closing):
                 self._seen[session.key] = _Seen.of(session, seen)
                 if len(self._seen) > _REMEMBERED:
                     del self._seen[next(iter(self._seen))]
-
-    def _cipher(self, name: str) -> AESGCM | None:
-        """The one that opens what was sealed under *name*. Asks for the keys once, not again within a second."""
-        if name not in self._ciphers:
-            with self._asking:
-                if name not in self._ciphers and time.monotonic() >= self._unknown.get(name, 0.0):
-                    self._learn()
-                    if name not in self._ciphers:
-                        # Who writes records can make up names: only so many are kept.
-                        if len(self._unknown) >= _UNKNOWN:
-                            self._unknown.clear()
-                        self._unknown[name] = time.monotonic() + _ASK_AGAIN
-        return self._ciphers.get(name)
-
-    def _learn(self) -> None:
-        """Ask for the keys. Raises StoreError when there are none."""
-        try:
-            self._ciphers = _ciphers(self._source())
-        except UnexpiredError as error:
-            raise StoreError(f"no sealing key: {error}") from None
-        except Exception as error:  # noqa: BLE001 - it may be anybody's code, and a store raises StoreError only
-            raise StoreError(f"no sealing key: its source raised {place_of(error)}") from None
-
-
-def _ciphers(given: object) -> dict[str, AESGCM]:
-    """The keys by the name under which their records are marked."""
-    if inspect.iscoroutine(given):
-        given.close()
-        raise ConfigurationError("the source of a sealing key must be a plain function, not an async one")
-    keys: list[object] = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else [given]
-    if isinstance(given, bytes):
-        keys = [given]
-    found = [key for key in keys if isinstance(key, bytes) and len(key) == KEY_LENGTH]
-    if not found or len(found) < len(keys):
-        raise ConfigurationError("a sealing key is 32 bytes, such as unexpired.stores.sealed.new_key() makes")
-    return {hashlib.sha256(b"unexpired" + one).hexdigest()[:8]: AESGCM(one) for one in found}
 
 
 def _bound(session: Session, key: str) -> bytes:
