@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from unexpired._core.session import Session
 from unexpired._core.token import Token
-from unexpired.errors import StoreError
+from unexpired.errors import ConfigurationError, StoreError
 from unexpired.stores import FileStore, _lockfile, _private, file
 from unexpired.stores._lockfile import FileLease, exclusive
 
@@ -389,3 +389,10 @@ def test_mutexes_come_and_go() -> None:
     assert isinstance(one, type(threading.Lock()))
     del one
     assert len(mutexes._by_path) == 0
+
+
+@pytest.mark.parametrize("directory", ["/var/a\0b", b"/var/a\0b"])
+def test_a_path_that_cannot_be_is_refused_at_once(directory: Any) -> None:
+    """Not at the first use, with whatever the system says then."""
+    with pytest.raises(ConfigurationError, match="NUL"):
+        FileStore(directory)

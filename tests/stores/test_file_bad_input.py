@@ -15,7 +15,7 @@ import pytest
 from unexpired._core.record import SCHEMA, encode
 from unexpired._core.session import Session
 from unexpired._core.token import Token
-from unexpired.errors import ConfigurationError, StoreError
+from unexpired.errors import StoreError
 from unexpired.stores import FileStore, _private
 
 # Newer Pythons warn of a fork beside other threads; these children touch nothing of theirs.
@@ -392,10 +392,3 @@ def test_no_space_is_left(tmp_path: Path, by: str) -> None:
     assert {"disk": "No space left on device", "limit": "File too large"}[by] + "; free some space" in first
     assert SECRET not in first
     assert second == "True"
-
-
-@pytest.mark.parametrize("directory", ["/var/a\0b", b"/var/a\0b"])
-def test_a_path_that_cannot_be_is_refused_at_once(directory: str | bytes) -> None:
-    """Not at the first use, with whatever the system says then."""
-    with pytest.raises(ConfigurationError, match="NUL"):
-        FileStore(directory)  # type: ignore[arg-type]
