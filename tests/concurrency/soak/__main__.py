@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -37,13 +38,14 @@ class Soak:
         self.manager = manager_for(server.url, str(directory))
         self.manager.login(server.login())
         self.logins = 1
+        self.interrupted = threading.Event()
         self.fleet = Fleet(server.url, directory, processes, seed)
         self.fleet.wait(_START)
 
     def run(self, seconds: float) -> None:
         """Make trouble for that long, or until Ctrl-C, or until a process ends that should not."""
         began = told = time.monotonic()
-        while (now := time.monotonic()) - began < seconds and self.fleet.alive:
+        while (now := time.monotonic()) - began < seconds and self.fleet.alive and not self.interrupted.is_set():
             self._let_go()
             self.server.faults(self.trouble.steps())
             self.server.api_faults(self.trouble.rules())
@@ -52,7 +54,7 @@ class Soak:
                 told = now
                 sys.stdout.write(f"\r{line(now - began, self.fleet.figures())} ")
                 sys.stdout.flush()
-            time.sleep(min(self.trouble.pause(), max(0.0, seconds - (now - began))))
+            self.interrupted.wait(min(self.trouble.pause(), max(0.0, seconds - (now - began))))
 
     def end(self) -> Figures:
         """Take all faults back, let every call come to its end, and make one more."""
@@ -118,17 +120,15 @@ def main() -> int:
     with server_process(CONFIG) as server, temporary as directory:
         soak = Soak(server, Path(directory), options.processes, options.seed)
         began = time.monotonic()
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            sys.stdout.write("started\n")
-            sys.stdout.flush()
-            soak.run(options.minutes * 60)
-        except KeyboardInterrupt:
+        # Not in the middle of what is said to the server: a fault on its way would strike after all were taken back.
+        signal.signal(signal.SIGINT, lambda *_: soak.interrupted.set())
+        sys.stdout.write("started\n")
+        sys.stdout.flush()
+        soak.run(options.minutes * 60)
+        if soak.interrupted.is_set():
             sys.stdout.write("\nended by Ctrl-C\n")
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            took = time.monotonic() - began
-            figures = soak.end()
+        took = time.monotonic() - began
+        figures = soak.end()
     found = judge(figures)
     sys.stdout.write(f"\n{table(figures)}\n\n")
     sys.stdout.write("".join(f"NOT WELL: {sentence}\n" for sentence in found) or f"all is well after {took:.0f} s\n")
