@@ -72,7 +72,8 @@ class RefreshFailed(Event):
 class FlightEnded(Event):
     """A flight of this process is over, however it ended: the last event of each flight, with its figures.
 
-    *flight* numbers it in this process, *callers* is how many waited for it (0: it ran in the background). *outcome* is
+    *flight* numbers it in this process, *callers* is how many waited for it (0: it ran in the background),
+    *coalesced* how many of them had not started it. *outcome* is
 
     * ``refreshed``: a new token is stored;
     * ``adopted``: somebody else's newer token was in the store, and nothing was asked for;
@@ -104,6 +105,7 @@ class FlightEnded(Event):
     recovered: bool = False
     retry_after: float | None = None
     expires_at: float | None = None
+    coalesced: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,6 +252,23 @@ def test_a_flight_in_the_background_has_no_callers() -> None:
     assert (ended.outcome, ended.callers) == ("refreshed", 0)
 
 
+@pytest.mark.parametrize(("ahead", "coalesced"), [(True, 3), (False, 2)])
+def test_who_joins_what_another_one_started_is_coalesced(*, ahead: bool, coalesced: int) -> None:
+    """All who wait for a flight that began in the background; all but one of those who began it themselves."""
+    server = Server(gated=True)
+    manager = manager_for(server, nearly_expired() if ahead else FRESH)
+    ends = Ends(manager)
+    old = manager.token()
+    if ahead:
+        assert server.arrived.wait(20)
+    crowd = Crowd("threads", 3, manager, "refresh", rejected=old)
+    until(lambda: aboard(manager) == 3)
+    server.gate.set()
+    crowd.tokens()
+    ended = ends.only()
+    assert (ended.callers, ended.coalesced) == (3, coalesced)
+
+
 @pytest.mark.parametrize(("owner", "recovers"), [("somebody who is gone", True), ("", False)])
 def test_taking_over_from_somebody_who_vanished_is_told(owner: str, recovers: bool) -> None:
     """A request that was announced and whose end is unknown was a crash; one whose end was noted was not."""

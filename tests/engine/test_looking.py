@@ -6,12 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
 from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for, until
 from unexpired import LoginRequired, Session, Token, TokenManager
 from unexpired._engine import looking
+from unexpired._engine.clock import boot
 from unexpired._engine.looking import Looking
 from unexpired.errors import StoreError, TemporarilyUnavailable
 from unexpired.stores import MemoryStore
@@ -183,3 +185,16 @@ def test_where_no_thread_can_be_started_the_caller_looks(
     monkeypatch.setattr(Looking, "start", refuse)
     store.elsewhere(newer)
     assert manager.token().access_token == "access new"
+
+
+def test_two_looks_are_waited_for_no_longer_than_one(store: Far, manager: TokenManager) -> None:
+    """Who has waited for one look that came too early waits for the next only as long as is left (scenario 19)."""
+    store.gate.clear()
+    store.elsewhere(newer)
+    look = Looking(manager._cell)
+    look.start()
+    with mock.patch.object(look, "_over") as over:
+        over.is_set.return_value = False
+        assert look.wait(boot() - looking._PATIENCE) is None
+        assert not over.wait.called
+    store.gate.set()

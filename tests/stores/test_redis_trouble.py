@@ -64,6 +64,29 @@ def test_a_server_that_is_away_is_named(operation: str) -> None:
         assert stamp() != stamp()
 
 
+def test_what_keeps_a_server_away_is_said_every_time() -> None:
+    """Who is refused without being kept waiting is told what was found a moment ago, and what to do about it."""
+    with RedisStore("redis://127.0.0.1:1/0") as store:
+        first, second = complaint(store, "load"), complaint(store, "load")
+    assert second == f"{first}, a moment ago"
+
+
+def test_a_database_that_is_not_there_is_named(server: RedisServer) -> None:
+    """A number beyond the databases of the server is the trouble that is told, in every operation."""
+    with RedisStore(server.url.replace("/0", "/99")) as store:
+        for operation in operations(store):
+            assert "no database of that number" in complaint(store, operation)
+
+
+def test_a_server_without_tls_is_named(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `rediss:` URL for a server that does not speak TLS says so; without TLS nobody speaks of it."""
+    monkeypatch.setattr("unexpired.stores._redis_link._CONNECT_TIMEOUT", 0.1)
+    with RedisStore(server.url.replace("redis:", "rediss:")) as store:
+        assert "or does not speak TLS" in complaint(store, "load")
+    with RedisStore(f"redis://127.0.0.1:{free_port()}/0") as store:
+        assert "TLS" not in complaint(store, "load")
+
+
 def test_a_full_memory_is_named(server: RedisServer) -> None:
     """A Redis without memory refuses what is new, and says so; what is stored can still be read, a lease given back."""
     with server.client() as raw, RedisStore(server.url) as store:
@@ -133,7 +156,7 @@ def test_the_rights_that_the_docs_list_are_enough(server: RedisServer) -> None:
 def test_who_may_not_subscribe_looks_by_the_clock(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """Without the right to listen, changes by others are seen within 250 ms, waiters go on, and the log says why."""
     with server.client() as raw:
-        raw.execute_command("ACL", "SETUSER", "deaf", "on", ">wonderland", "~*", "resetchannels", "+@all")
+        raw.execute_command("ACL", "SETUSER", "deaf", "on", ">wonderland", "~*", "allchannels", "+@all", "-subscribe")
     url = server.url.replace("//", "//deaf:wonderland@")
     with RedisStore(url) as store, RedisStore(server.url.replace("127.0.0.1", "localhost")) as far:
         stamp = store.stamp(KEY)
@@ -147,6 +170,21 @@ def test_who_may_not_subscribe_looks_by_the_clock(server: RedisServer, caplog: p
         assert mine is not None
         mine.release()
     assert [record.getMessage().count("docs/how-to/redis.md") for record in caplog.records] == [1]
+
+
+def test_who_may_not_publish_stores_nothing(server: RedisServer) -> None:
+    """What nobody would be told of is refused, before anything is sent or stored: a login, an intent, a logout."""
+    with server.client() as raw:
+        raw.execute_command("ACL", "SETUSER", "mute", "on", ">wonderland", "~*", "resetchannels", "+@all")
+    with RedisStore(server.url) as far, RedisStore(server.url.replace("//", "//mute:wonderland@")) as store:
+        assert far.swap(KEY, None, SESSION)
+        intent = SESSION.noted(intent=Intent("login", 1, "me", 1, 1.0), failure=None)
+        for before, after in ((SESSION, intent), (SESSION, SESSION.over("logout", 1.0))):
+            with pytest.raises(StoreError, match=r"redis\.md"):
+                store.swap(KEY, before, after)
+            found = far.load(KEY)
+            assert found is not None
+            assert (found.version, found.notes, found.ended) == (SESSION.version, SESSION.notes, None)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +231,7 @@ def test_a_subscription_that_nobody_confirms_counts_as_cut_off(caplog: pytest.Lo
 
 
 def test_what_is_told_to_others(server: RedisServer) -> None:
-    """Others are told of versions, failures and leases given back; not of an intent, nor of what was not stored."""
+    """Others are told of versions, failures and leases given back, of an intent idly; not of what was not stored."""
     with server.client() as raw, RedisStore(server.url) as store, raw.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe("unexpired:news")
         until(lambda: raw.pubsub_numsub("unexpired:news") == [("unexpired:news", 1)], "it listens")
@@ -216,7 +254,7 @@ def test_what_is_told_to_others(server: RedisServer) -> None:
         while "the end" not in said and time.monotonic() < end:
             message: Any = news.get_message(timeout=0.1)
             said += [message["data"]] if message else []
-    assert [one.split(" ")[:2] for one in said] == [*([kind, KEY] for kind in ("v", "n", "v", "f")), ["the", "end"]]
+    assert [one.split(" ")[:2] for one in said] == [*([kind, KEY] for kind in "vunvf"), ["the", "end"]]
 
 
 def test_it_speaks_tls(tmp_path: Path) -> None:

@@ -202,5 +202,5 @@ def test_a_stopped_writer_does_not_stop_readers(start: Start, store: SQLiteStore
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert seen == [1, True]

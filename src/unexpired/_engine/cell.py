@@ -104,17 +104,17 @@ class Cell:
         """As `look`, but a store on another machine is waited for a moment only: then None. Raises StoreError."""
         if not self._remote:
             return self.look()
-        view = self.view
+        view, came = self.view, boot()
         # A look that had begun before the last change tells nothing of it: then another one.
         for _ in range(2):
             if view is not None and view.stamp == self.stamp():
                 break
-            view = self._look_aside()
+            view = self._look_aside(came)
             if view is None:
                 break
         return view
 
-    def _look_aside(self) -> View | None:
+    def _look_aside(self, came: float) -> View | None:
         with self._lock:
             looking = self._looking
             if looking is None:
@@ -124,7 +124,7 @@ class Cell:
                 except RuntimeError:
                     self._looking = None
                     return self.look()
-        return looking.wait()
+        return looking.wait(came)
 
     def looked(self, looking: Looking) -> None:
         """That look is over: the next one is a new one."""

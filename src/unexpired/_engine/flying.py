@@ -59,6 +59,7 @@ class Flying:
         self._threads = ThreadRoom()
         self._rooms: dict[object, AsyncRoom] = {}
         self._callers = 0
+        self._starters = 0
         self._keepers: set[threading.Thread] = set()
         self._start = Start(self.run, f"unexpired:{plan.key}")
         self._away = False
@@ -71,6 +72,7 @@ class Flying:
     def board(self, need: effects.Need, *, waits: bool) -> None:
         """Add what a caller needs; it counts until the flight decides. *waits*: the caller will wait for the result."""
         with self._lock:
+            self._starters += waits and not self._needs
             self._needs.append(need)
             if waits:
                 self._callers += 1
@@ -155,7 +157,7 @@ class Flying:
                 now = instant().wall
                 broken = Failure("unreachable", "the refresh broke down; see the log", now, now + 1)
                 self._publish(effects.Publish(effects.Result(None, broken)))
-            ended = self._tally.ended(self.plan.key, self.result if landed else None, self._callers)
+            ended = self._tally.ended(self.plan.key, self.result if landed else None, self._callers, self._starters)
             self._cell.listeners.tell(ended)
 
     def _drive(self, flow: effects.Flow[None]) -> None:

@@ -29,9 +29,10 @@ Refresh = Callable[[str, Token], object]
 class KeptAlive:
     """What became of the sessions in one round of `TokenManagers.keep_alive`, by key.
 
-    *kept* have a newer token now. *ended* turned out to be over (with the reason), *failed* could not be refreshed
-    this time (with the cause). Of *unknown* nobody knows how old their tokens are or how long they live, so they were
-    left alone. *untouched* counts the others: not due yet, ended before, or without a refresh token.
+    *kept* have a newer token now. *ended* turned out to be over (with the reason). *failed* could not be refreshed
+    this time, or cannot be as things are set up (with the cause). Of *unknown* nobody knows how old their tokens are
+    or how long they live, so they were left alone. *untouched* counts the others: not due yet, ended before, or
+    without a refresh token.
     """
 
     kept: tuple[str, ...]
@@ -98,11 +99,15 @@ def _fate(key: str, load: Load, refresh: Refresh, older_than: float | None) -> t
         session = load(key)
         if session is None or session.ended is not None or session.refresh_token is None:
             return "untouched", ""
+        now = instant().wall
+        failure = session.failure
+        if failure is not None and failure.kind == "configuration" and not failure.resources and failure.holds(now):
+            return "failed", failure.message
         token = max(session.tokens.values(), key=lambda one: one.minted, default=None)
         moment = due(token, older_than)
         if token is None or moment is None:
             return "unknown", ""
-        if instant().wall < moment:
+        if now < moment:
             return "untouched", ""
         refresh(key, token)
     except LoginRequired as over:

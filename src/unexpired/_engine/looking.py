@@ -40,9 +40,12 @@ class Looking:
         self._cell.looked(self)
         self._over.set()
 
-    def wait(self) -> View | None:
-        """What was seen; None when that takes longer than anybody waits. Raises StoreError."""
-        left = self._began + _PATIENCE - boot()
+    def wait(self, since: float) -> View | None:
+        """What was seen, for one who came at boot time *since*; None when it takes longer than anybody waits.
+
+        Raises StoreError.
+        """
+        left = min(self._began, since) + _PATIENCE - boot()
         if not self._over.is_set() and not (left > 0.0 and self._over.wait(left)):
             return None
         if self._error is not None:

@@ -75,8 +75,8 @@ class Tally:
         if isinstance(event, RefreshStarted):
             self.recovered |= event.recovers
 
-    def ended(self, key: str, result: Result | None, callers: int) -> FlightEnded:
-        """All of it, once the flight is over. No result: it broke down."""
+    def ended(self, key: str, result: Result | None, callers: int, starters: int) -> FlightEnded:
+        """All of it, once the flight is over. No result: it broke down. *starters*: those of *callers* who began it."""
         outcome, reason = self._outcome(result) if result is not None else ("broken", "")
         session = result.session if result is not None else None
         started, failed = self._told.get(RefreshStarted), self._told.get(RefreshFailed)
@@ -96,6 +96,7 @@ class Tally:
             self.recovered,
             failed.retry_after if isinstance(failed, RefreshFailed) else None,
             lasting(session),
+            callers - starters,
         )
 
     def _outcome(self, result: Result) -> tuple[str, str]:

@@ -117,8 +117,8 @@ def _flight(event: events.FlightEnded) -> Iterator[Figure]:
     yield "flight.duration", event.seconds, outcome
     yield "flight.callers", event.callers, outcome
     yield "lease.wait", event.lease_seconds, {}
-    if event.callers > 1:
-        yield "callers.coalesced", event.callers - 1, {}
+    if event.coalesced:
+        yield "callers.coalesced", event.coalesced, {}
     if event.requests:
         yield "token_requests", event.requests, {}
         yield "refresh.duration", event.request_seconds, {}

@@ -15,7 +15,8 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-# Whoever may not publish still stores: the others see it at their next poll.
+# Published before anything is written, an intent too, which nobody acts on: who may not publish is refused before he
+# sends anything, and stores nothing that others would never hear of. Nobody reads before the script is over.
 SWAP = Script("""
 local expects, login, version, notes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local new_login, new_version, new_notes, record = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -31,10 +32,10 @@ else
   if expects ~= '1' or stored[1] ~= login or stored[2] ~= version then return 0 end
   if new_login == login and new_version == version and stored[3] ~= notes then return 0 end
 end
+redis.call('PUBLISH', channel, news)
 redis.call('HSET', KEYS[1], 'login', new_login, 'version', new_version, 'notes', new_notes,
   'change', change, 'record', record)
 if ttl == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ttl) end
-if news ~= '' then redis.pcall('PUBLISH', channel, news) end
 return 1
 """)
 

@@ -20,7 +20,7 @@ __all__ = ["FREED", "NOTED", "STORED", "UNTOLD", "Board", "board_for", "kind_of"
 STORED, NOTED, FREED, UNTOLD = "v", "n", "f", "u"
 """What a message tells of a session: a new version or login, a note on its version, the end of its lease.
 
-What is untold is stored with a message, and not sent: an intent, which nobody acts on but who has the lease, and he
+What is untold nobody acts on, and not every store sends it: an intent, which is for him who has the lease, and he
 reads anew.
 """
 

@@ -16,7 +16,7 @@ from unexpired.stores._redis_lease import RedisLease, take_lease
 from unexpired.stores._redis_link import Client, Link
 from unexpired.stores._redis_listening import Hearing
 from unexpired.stores._redis_scripts import SET_ASIDE, SWAP
-from unexpired.stores._watching import STORED, UNTOLD, board_for, kind_of
+from unexpired.stores._watching import STORED, board_for, kind_of
 
 __all__ = ["RedisStore"]
 
@@ -92,7 +92,7 @@ class RedisStore(Closing):
             done = run(
                 SWAP, "store", key, (link.session(name),),
                 *before, *_place(new), record, _change(message), lasting,
-                link.channel, "" if kind == UNTOLD else message,
+                link.channel, message,
             )  # fmt: skip
         except BaseException:
             # It may have been stored all the same, or be stored yet.
