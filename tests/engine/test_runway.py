@@ -17,7 +17,7 @@ from tests.engine.staging import EXPIRED, Attempt, until
 from unexpired import Session, TokenManager, TokenManagers
 from unexpired._engine import flying
 from unexpired._engine.runway import Runway, Start
-from unexpired.errors import StoreError
+from unexpired.errors import StoreError, TemporarilyUnavailable
 from unexpired.stores import MemoryStore
 
 Places = Callable[[int], None]
@@ -195,3 +195,28 @@ def test_where_no_thread_starts_the_callers_fly(places: Places, monkeypatch: pyt
         no_threads.setattr(threading.Thread, "start", refuse)
         assert [managers.manager(key).token().access_token for key in keys] == [f"new {key}" for key in keys]
     assert Start.runway.take(Start(lambda: None, "next"), at_once=False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_flight_that_ends_its_thread_takes_no_other_along(places: Places) -> None:
+    """Somebody's store that raises SystemExit: whoever waits for the place gets it."""
+
+    class Leaving(MemoryStore):
+        """Ends the thread of alice's flight, when another one waits for its place."""
+
+        def load(self, key: str) -> Session | None:
+            if threading.current_thread().name == "unexpired:alice":
+                until(lambda: Start.runway._waiting)
+                raise SystemExit
+            return super().load(key)
+
+    places(1)
+    endpoint = Endpoint()
+    endpoint.gate.set()
+    managers = expired(endpoint, ["alice", "bob"], Leaving())
+    alice = Attempt(managers.manager("alice").token)
+    until(lambda: Start.runway._taken)
+    bob = Attempt(managers.manager("bob").token)
+    assert bob.result().access_token == "new bob"
+    with pytest.raises(TemporarilyUnavailable):
+        alice.result()

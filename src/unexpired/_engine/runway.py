@@ -114,5 +114,9 @@ class Start:
         start: Start | None = self
         while start is not None:
             threading.current_thread().name = start._name
-            start._context.run(start._run)
+            try:
+                start._context.run(start._run)
+            except BaseException:  # what ends this thread takes no other session along
+                start.leave()
+                raise
             start = self.runway.leave(start)
