@@ -152,7 +152,7 @@ class TokenManager:
         out counts as older than the current one. Raises like `token`.
         """
         arguments.check_resource(resource)
-        found = self._desk.after(rejected, resource)
+        found = self._desk.after(rejected, resource) or self._desk.after_all(rejected, resource)
         return found if isinstance(found, Token) else self._obtain(found, wait)
 
     async def arefresh(
@@ -161,6 +161,8 @@ class TokenManager:
         """`refresh`, for asyncio and trio."""
         arguments.check_resource(resource)
         found = self._desk.after(rejected, resource)
+        if found is None:
+            found = await driving.in_thread(lambda: self._desk.after_all(rejected, resource))
         return found if isinstance(found, Token) else await self._aobtain(found, wait)
 
     def session(self) -> Session | None:

@@ -218,7 +218,9 @@ class _One(TokenManager):
     def renew(self, token: Token) -> None:
         """See that a later one than *token* is stored. Raises as `TokenManager.token` does."""
         if not self._obtain(Need(token.resource, token), None).later_than(token):
-            message = f"{self.key!r} could not be refreshed this time; its token is good all the same"
+            session = self.session()
+            cause = f" ({session.failure.message})" if session is not None and session.failure is not None else ""
+            message = f"{self.key!r} could not be refreshed this time{cause}; its token is good all the same"
             raise TemporarilyUnavailable(message, key=self.key)
 
     def on(self, event_type: type[_E], callback: Callable[[_E], object]) -> Callable[[], None]:

@@ -17,12 +17,12 @@ import pytest
 
 from tests.engine.staging import until
 from unexpired import ConfigurationError, Session, Token, TokenManagers
-from unexpired._core.session import Ended
+from unexpired._core.session import Ended, Failure
 from unexpired._engine.keeping import due
 from unexpired.errors import NotSent, Refused, StoreError
 from unexpired.events import RefreshSucceeded
 from unexpired.managers import KeptAlive
-from unexpired.stores import MemoryStore
+from unexpired.stores import MemoryStore, Sealed
 
 DAY = 86400.0
 HOUR = 3600.0
@@ -195,13 +195,39 @@ class Unreadable(MemoryStore):
 
 
 def test_a_token_that_is_still_good_is_no_success() -> None:
-    """When the server is out of reach, a session whose access token lives on is told as failed, and goes on."""
+    """When the server is out of reach, a session whose access token lives on is told as failed, with the cause."""
     server, store = Server(), stored(alice=minted(20 * DAY, lifetime=30 * DAY))
     server.trouble["alice"] = NotSent("busy", retry_after=5.0)
     managers = TokenManagers(server, store=store)
-    assert set(managers.keep_alive(14 * DAY).failed) == {"alice"}
+    for _ in range(2):
+        report = managers.keep_alive(14 * DAY)
+        assert set(report.failed) == {"alice"}
+        assert "(busy" in report.failed["alice"]
     assert managers.manager("alice").token().access_token == "old"
     assert version(store, "alice") == 1
+
+
+def test_what_is_set_up_wrongly_is_told() -> None:
+    """A round on a store that was given without its seal fails for each session, says why, and sends nothing."""
+    server, store = Server(), MemoryStore()
+    assert Sealed(store, bytes(32)).swap("alice", None, Session.begin("alice", "login", minted(20 * DAY)))
+    for older_than in (None, DAY):
+        report = TokenManagers(server, store=store).keep_alive(older_than)
+        assert (report.kept, report.unknown, report.untouched, len(server.asked)) == ((), (), 0, 0)
+        assert "give this program Sealed(store, key)" in report.failed["alice"]
+    assert TokenManagers(server, store=Sealed(store, bytes(32))).keep_alive(DAY).kept == ("alice",)
+
+
+@pytest.mark.parametrize(("resources", "until_when", "kept"), [((), HOUR, 0), ((), -1.0, 1), (("api",), HOUR, 1)])
+def test_a_mistake_that_was_mended_is_forgotten(resources: tuple[str, ...], until_when: float, kept: int) -> None:
+    """What was refused for a mistake counts for as long as nothing is sent, and not when it was about another API."""
+    server, store, now = Server(), stored(alice=minted(20 * DAY)), time.time()
+    before = store.load("alice")
+    assert before is not None
+    failure = Failure("configuration", "no such client", now - 60.0, now + until_when, resources=resources)
+    assert store.swap("alice", before, before.noted(intent=None, failure=failure))
+    report = TokenManagers(server, store=store).keep_alive(DAY)
+    assert (len(report.kept), report.failed) == (kept, {} if kept else {"alice": "no such client"})
 
 
 def test_nobody_is_on_a_login_page_for_good() -> None:
@@ -305,11 +331,11 @@ def test_ctrl_c_ends_the_round() -> None:
         return server(session)
 
     store = stored(**{f"user {number}": minted(20 * DAY) for number in range(50)})
-    managers = TokenManagers(grant, store=store)
+    managers, others = TokenManagers(grant, store=store), set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         managers.keep_alive(DAY, at_once=2)
     interrupted.set()
-    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("unexpired")])
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("unexpired") and one not in others])
     assert 1 <= server.asked.total() <= 2
 
 

@@ -190,3 +190,15 @@ def test_a_missing_package_is_named_with_its_extra(module: str, missing: str, ex
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"which is not installed: pip install 'unexpired[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["cryptography", "keyring"])
+def test_a_key_ring_names_the_extra_that_brings_all(missing: str) -> None:
+    """Whichever of its packages is missing, `keyring:` says which extra brings both."""
+    program = (
+        f"import sys; sys.modules['{missing}'] = None\nfrom unexpired.stores import open_store\nopen_store('keyring:')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "unexpired[keyring]" in done.stderr

@@ -316,6 +316,14 @@ def test_nobody_there(make: Make) -> None:
         store.lease(KEY, owner="a", seconds=1.0, wait=1.0, stop=lambda: False)
 
 
+def test_a_host_that_nobody_knows(make: Make) -> None:
+    """A name that cannot be resolved is the trouble that is told."""
+    store = make("postgresql://alice:s3cret@no%20such%20host/db")
+    with pytest.raises(StoreError, match=r"its name could not be resolved.*check its address") as found:
+        store.load(KEY)
+    assert "s3cret" not in str(found.value)
+
+
 def test_no_such_database_or_user(server: PostgresServer, make: Make) -> None:
     """A database or user that does not exist is named as the trouble."""
     for wrong in (server.url.replace("/postgres", "/nosuch"), server.url.replace("unexpired@", "nobody@")):

@@ -73,6 +73,7 @@ def test_a_url_opens_a_store_and_shows_no_password(redis_server: RedisServer) ->
     [
         ("redis://:hunter2@host:port/0", {}, "no URL"),
         ("http://:hunter2@host/0", {}, "no URL"),
+        ("redis://:hunter2@host/0?foo=1", {}, "redis-py knows no setting 'foo'"),
         (redis.asyncio.Redis(), {}, "not <class"),
         (7, {}, "not <class 'int'>"),
         ("redis://localhost", {"prefix": "a{b}"}, "no prefix"),

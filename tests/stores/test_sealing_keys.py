@@ -195,6 +195,9 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
     (tmp_path / "key").unlink()
     with pytest.raises(ConfigurationError, match="No such file"):
         sources[1]()
+    monkeypatch.delenv("UNEXPIRED_SEAL_KEY")
+    with pytest.raises(ConfigurationError, match="UNEXPIRED_SEAL_KEY is not set: put 32 random bytes there"):
+        sources[0]()
 
 
 def key_file(place: Path, mode: int) -> str:

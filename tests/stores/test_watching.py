@@ -190,6 +190,26 @@ def test_a_line_that_falls_silent_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
         until(lambda: len(ended) > 0, "it counts as cut off")
 
 
+def test_the_end_of_a_break_is_told(board: Board, line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that is cut is warned of, and when changes are heard again that is told: once each, however often."""
+    caplog.set_level(logging.INFO, "unexpired")
+    stamp = board.entry("alice")
+    for turn in (1, 2):
+        line.stands = True
+        board.listen()
+        until(lambda: board.live, "it hears")
+        assert isinstance(stamp(), int)
+        until(lambda turn=turn: caplog.text.count("are heard again") == turn - 1, "it is told")  # type: ignore[misc]
+        line.stands = False
+        before = line.attempts
+        until(lambda before=before: line.attempts >= before + 3, "it was tried again and again")  # type: ignore[misc]
+        assert caplog.text.count("are not heard for now") == turn
+    line.stands = True
+    until(lambda: caplog.text.count("are heard again") == 2, "it is told")
+    told = [record.levelname for record in caplog.records if "are heard again" in record.message]
+    assert told == ["INFO"] * 2
+
+
 def test_one_thread_for_all_and_none_for_nobody(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     """One daemon thread listens for all stores, ends with the last one, closed or gone, and starts when used again."""
     board, stores = Board(line, "test"), [Store(), Store()]

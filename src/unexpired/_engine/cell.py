@@ -83,6 +83,7 @@ class Cell:
         self.quiet_until = 0.0
         self._remote = bool(getattr(store, "remote", False))
         self._looking: Looking | None = None
+        self._adoptions = 0
         self._lock = threading.RLock()
         self._stored_here: tuple[tuple[str, int], ...] = ()
 
@@ -90,15 +91,22 @@ class Cell:
         """In a forked child: no flight is under way here, whatever the parent was doing."""
         self._lock = threading.RLock()
         self.flying = self._looking = None
+        Looking.under_way.clear()
 
     # -- looking ------------------------------------------------------------------------------------------------
 
     def look(self) -> View:
         """The session as the store has it now. Reads it only if it may have changed. Raises StoreError."""
-        view, stamp = self.view, self.stamp()
+        view, stamp, adoptions = self.view, self.stamp(), self._adoptions
         if view is not None and view.stamp == stamp:
             return view
-        return self.notice(self.store.load(self.key), stamp)
+        found = self.store.load(self.key)
+        with self._lock:
+            known = self.view
+            if adoptions != self._adoptions and known is not None and not _same_login(known.session, found):
+                # It was read before somebody logged in here, and says nothing of that login.
+                return known
+        return self.notice(found, stamp)
 
     def glance(self) -> View | None:
         """As `look`, but a store on another machine is waited for a moment only: then None. Raises StoreError."""
@@ -118,12 +126,15 @@ class Cell:
         with self._lock:
             looking = self._looking
             if looking is None:
-                looking = self._looking = Looking(self)
+                if Looking.too_many():
+                    return None
+                looking = Looking(self)
                 try:
                     looking.start()
                 except RuntimeError:
-                    self._looking = None
                     return self.look()
+                # Not before it runs: Ctrl-C could come in between. It cannot be over yet, as that takes the lock.
+                self._looking = looking
         return looking.wait(came)
 
     def looked(self, looking: Looking) -> None:
@@ -137,7 +148,9 @@ class Cell:
 
         What is known then: something later, if that was known already.
         """
-        return self._see(session, _UNREAD)[0].session
+        with self._lock:
+            self._adoptions += 1
+            return self._see(session, _UNREAD)[0].session
 
     def swap(self, expected: Session | None, new: Session) -> bool:
         """The store's, by this process: nobody who finds *new* there before it is adopted takes it for news."""
@@ -185,6 +198,10 @@ class Cell:
         """The flight has ended: whoever still needs something starts the next one."""
         with self._lock:
             self.flying = None
+
+
+def _same_login(one: Session | None, other: Session | None) -> bool:
+    return one is not None and other is not None and one.login == other.login
 
 
 def _goes_back(known: Session | None, found: Session | None) -> bool:

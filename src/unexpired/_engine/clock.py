@@ -11,10 +11,18 @@ from functools import partial
 
 from unexpired._core.effects import Instant
 
-__all__ = ["TICK", "boot", "draw", "instant", "keeper_here", "main_is_over"]
+__all__ = ["TICK", "Bell", "boot", "draw", "instant", "keeper_here", "main_is_over"]
 
 TICK = 0.5
 """Seconds; no sleep is longer, so that the end of the process is noticed."""
+
+
+class Bell(threading.Event):
+    """An event that a signal handler may wait for, too, in the middle of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())
 
 
 def _choose() -> Callable[[], float]:

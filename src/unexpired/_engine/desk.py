@@ -58,12 +58,19 @@ class Desk:
             return Need(resource)
         return self._fresh(held, view) or Need(resource, held.token)
 
-    def after(self, rejected: Token | str | None, resource: str | None) -> Token | Need:
-        """The current token if it is not *rejected*, else what a flight must bring."""
+    def after(self, rejected: Token | str | None, resource: str | None) -> Token | Need | None:
+        """The current token if it is not *rejected*, else what a flight must bring. None: the store takes its time."""
+        view = self._look()
+        return None if view is _UNSEEN else self._newer(view, rejected, resource)
+
+    def after_all(self, rejected: Token | str | None, resource: str | None) -> Token | Need:
+        """`after`, for as long as the store takes. Raises StoreError."""
+        return self._newer(self._cell.look(), rejected, resource)
+
+    def _newer(self, view: View, rejected: Token | str | None, resource: str | None) -> Token | Need:
         if isinstance(rejected, Token):
             resource = rejected.resource if resource is None else resource
             rejected = rejected.access_token
-        view = self._look()
         held = view.held.get(resource)
         if held is None:
             return Need(resource)
@@ -73,7 +80,7 @@ class Desk:
 
     def replacement(self, carried: Token, origin: str, endpoint: str) -> Token | Need | None:
         """`after`, for a token that an API refused. None: it refuses what is fresh, so leave it alone."""
-        found = self.after(carried, carried.resource)
+        found = self.after(carried, carried.resource) or Need(carried.resource, carried, rejected=True)
         if not (isinstance(found, Need) and found.rejected and found.than is not None):
             return found
         held = self._look().held.get(carried.resource)

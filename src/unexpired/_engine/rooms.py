@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 from typing import TYPE_CHECKING, Protocol
 
-from unexpired._engine.clock import TICK, boot
+from unexpired._engine.clock import TICK, Bell, boot
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +34,7 @@ class ThreadRoom:
     """The waiting threads of this process."""
 
     def __init__(self) -> None:
-        self._woken = threading.Event()
+        self._woken = Bell()
 
     def wake(self) -> None:
         """Wake them all."""

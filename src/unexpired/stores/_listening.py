@@ -66,6 +66,7 @@ class Run:
         self._closing = threading.Event()
         self._tried = threading.Event()
         self._started = time.monotonic()
+        self._complained = False
         self.thread = threading.Thread(target=self._live, name=f"unexpired:{name}", daemon=True)
         self.poke: Callable[[], object] = bool
 
@@ -92,6 +93,9 @@ class Run:
         """From now on everything is heard. What happened before may have been missed, so all marks are new."""
         self._listener.look_again(self, live=True)
         self._tried.set()
+        if self._complained:
+            self._complained = False
+            _log.info("changes by other processes are heard again")
 
     def heard(self, message: str) -> None:
         """One message, as `Board.message` makes them; any other is ignored."""
@@ -115,7 +119,7 @@ class Run:
                 ask()
 
     def _live(self) -> None:
-        pause, complained = 0.0, False
+        pause = 0.0
         while self.is_wanted():
             try:
                 self._listener.how(self)
@@ -124,8 +128,8 @@ class Run:
                     break
                 heard = self._listener.deafen(self, for_good=False)
                 pause = _SHORTEST_PAUSE if heard else min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-                if heard or not complained:
-                    complained = True
+                if heard or not self._complained:
+                    self._complained = True
                     why = str(error) if isinstance(error, StoreError) else place_of(error)
                     _log.warning("changes by other processes are not heard for now: %s", why)
                 self._look_meanwhile(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads them, hides nothing

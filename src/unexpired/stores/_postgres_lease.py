@@ -79,7 +79,7 @@ def take_lease(
 
     def ask() -> tuple[PostgresLease | None, float]:
         since = boot()
-        rows = asking.ask("lease", asking.statements.take, values, asking.key)
+        rows = asking.ask("get a lease in", asking.statements.take, values, asking.key)
         granted, number = (rows[0][0] == "t", float(rows[0][1])) if rows else (False, 0.0)
         if not granted:
             return None, number

@@ -12,6 +12,7 @@ __all__ = ["Cut", "Refusal", "advice", "in_words", "is_cut", "is_read_only", "ma
 _READ_ONLY = (
     "this server is a standby or read-only: name the primary, or several hosts with target_session_attrs=read-write"
 )
+_NO_SUCH_HOST = "its name could not be resolved; check its address"
 _TOO_OLD = "it is older than PostgreSQL 13, which this store needs"
 _ADVICE = {
     "08P01": "the pooler or the server did not take it: see its log",
@@ -86,7 +87,8 @@ def _without_state(error: Exception) -> str:
         ("read-only", _READ_ONLY),
         ("recovery", _READ_ONLY),
         ("refused", "nobody listens there; start it, or check its address"),
-        ("translate host name", "its host name is not known here; check its address"),
+        ("translate host name", _NO_SUCH_HOST),
+        ("resolve host", _NO_SUCH_HOST),
         ("ssl", "no agreement on TLS; check sslmode"),
     ):
         if sign in text:

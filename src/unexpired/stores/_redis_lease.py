@@ -68,7 +68,7 @@ def take_lease(
 
     def ask() -> tuple[RedisLease | None, float]:
         since = boot()
-        granted, first, *rest = link.run(LEASE, "lease", key, (link.lease(name),), token, _ms(seconds))
+        granted, first, *rest = link.run(LEASE, "get the lease of", key, (link.lease(name),), token, _ms(seconds))
         if not granted:
             return None, int(first) / 1000
         # What was loaded before it may be outdated by now, whatever was told.

@@ -47,7 +47,7 @@ _ADVICE: tuple[tuple[type[Exception] | str, str], ...] = (
     (wrong.ClusterDownError, "the cluster is down: look for its missing nodes"),
     (wrong.AskError, "it is part of a cluster: give RedisStore a redis.RedisCluster"),
     (TimeoutError, "it fell silent: check that it runs and that the network lets through to it"),
-    (wrong.TimeoutError, "it did not answer in time: check that it runs and that the network lets through to it"),
+    (wrong.TimeoutError, "it did not answer in time{tls}: check that it runs and that the network lets through to it"),
     ("The user executing the script can't", _RIGHTS),
     ("ACL failure in script", _RIGHTS),
     ("OOM", "it has no memory left: free some, or raise its maxmemory"),
@@ -57,10 +57,11 @@ _ADVICE: tuple[tuple[type[Exception] | str, str], ...] = (
     ("WRONGPASS", "it does not take this user and password: correct them"),
     ("MISCONF", "it cannot write to its disk and refuses changes: look into its log"),
     ("NOREPLICAS", "it has too few replicas in reach (min-replicas-to-write)"),
+    ("DB index is out of range", "it has no database of that number: take a lower one, or raise its 'databases'"),
     ("WRONGTYPE", "another program keeps something else under that name: choose another prefix"),
     ("BUSY", "it is busy with somebody's script"),
     ("CERTIFICATE_VERIFY_FAILED", "nobody vouches for its certificate: name the authority (ssl_ca_certs)"),
-    (wrong.ConnectionError, "it is not to be reached: check that it runs and that the network lets through to it"),
+    (wrong.ConnectionError, "it is not to be reached{tls}: check that it runs and that the network lets through to it"),
     (OSError, "it is not to be reached: check that it runs and that the network lets through to it"),
 )
 
@@ -79,7 +80,7 @@ class Link:
         self.channel = f"{prefix}:news"
         self.where, place = _place(made)
         self.identity: Hashable = ("redis", place, prefix)
-        self._down_until = 0.0
+        self._down_until, self._down = 0.0, ""
 
     def name(self, key: str) -> str:
         """*key* as it stands in names and news: any string, in ASCII, without braces, never empty."""
@@ -145,7 +146,7 @@ class Link:
         Who is not *patient* is refused at once while the server is known to be out of reach.
         """
         if not patient and boot() < self._down_until:
-            raise StoreError(f"cannot {doing} {key!r} in {self.where}: a moment ago it was not to be reached", key=key)
+            raise StoreError(f"cannot {doing} {key!r} in {self.where}: {self._down}, a moment ago", key=key)
         try:
             try:
                 answer = ask()
@@ -154,10 +155,10 @@ class Link:
                     raise
                 answer = ask()
         except Exception as error:  # noqa: BLE001 - whatever a client raises
-            away = isinstance(error, wrong.ConnectionError | wrong.TimeoutError | OSError)
+            away, why = isinstance(error, wrong.ConnectionError | wrong.TimeoutError | OSError), self.why(error)
             if away and not isinstance(error, wrong.MaxConnectionsError):
-                self._down_until = boot() + _LET_IT_BE
-            raise StoreError(f"cannot {doing} {key!r} in {self.where}: {self.why(error)}", key=key) from None
+                self._down, self._down_until = why, boot() + _LET_IT_BE
+            raise StoreError(f"cannot {doing} {key!r} in {self.where}: {why}", key=key) from None
         self._down_until = 0.0
         return answer
 
@@ -165,9 +166,10 @@ class Link:
         """What kind of error it is, and what to do about it."""
         # In a script's error the code stands behind other words.
         said = str(error)
+        tls = ", or does not speak TLS" if "connecting" in said and _is_tls(self.client) else ""
         for kind, advice in _ADVICE:
             if re.search(rf"(^|-|\s){kind}\b", said) if isinstance(kind, str) else isinstance(error, kind):
-                return f"{advice} ({kind if isinstance(kind, str) else type(error).__name__})"
+                return f"{advice.format(tls=tls)} ({kind if isinstance(kind, str) else type(error).__name__})"
         return f"{type(error).__name__}; look into its log" if isinstance(error, wrong.RedisError) else place_of(error)
 
     def back(self) -> None:
@@ -238,9 +240,16 @@ def _from_url(url: str) -> redis.Redis:
             socket_timeout=_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        # Connects to nothing: what it does not take would come out at the first use only.
+        pool.connection_class(**pool.connection_kwargs)
         return redis.Redis.from_pool(pool)
     except (ValueError, TypeError, wrong.RedisError) as error:
         # A URL may hold a password.
+        unknown = re.search(r"unexpected keyword argument '(\w+)'$", str(error)) if type(error) is TypeError else None
+        if unknown is not None:
+            raise ConfigurationError(
+                f"redis-py knows no setting {unknown[1]!r}: correct the URL of the Redis"
+            ) from None
         raise ConfigurationError(
             f"that is no URL of a Redis ({type(error).__name__}): write redis://host:6379/0, or rediss:// for TLS"
         ) from None
@@ -256,6 +265,11 @@ def _check(client: object) -> None:
     )
     if of_replicas:
         raise ConfigurationError("RedisStore needs a client that reads from primaries: a replica may lag behind")
+
+
+def _is_tls(client: Any) -> bool:
+    kind = getattr(getattr(client, "connection_pool", None), "connection_class", None)
+    return isinstance(kind, type) and issubclass(kind, redis.SSLConnection)
 
 
 def _patience(client: Any) -> int:

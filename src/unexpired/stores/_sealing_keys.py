@@ -26,6 +26,8 @@ KEY_LENGTH = 32
 MARK = "sealed:1:"
 """What a sealed record begins with, in the place of its refresh token."""
 
+_ADVICE = "put 32 random bytes there as base64, as `openssl rand -base64 32` makes"
+
 KeySource = Callable[[], "bytes | Iterable[bytes]"]
 """Gives the key, or the keys: the first one seals, all of them open."""
 
@@ -37,7 +39,14 @@ def new_key() -> bytes:
 
 def key_from_environ(name: str = "UNEXPIRED_SEAL_KEY") -> KeySource:
     """The keys in the environment variable *name*: 32 bytes each as base64, separated by blanks, the newest first."""
-    return lambda: keys_in(os.environ.get(name, ""), f"the environment variable {name}")
+
+    def read() -> Iterable[bytes]:
+        text = os.environ.get(name)
+        if text is None:
+            raise ConfigurationError(f"the environment variable {name} is not set: {_ADVICE}")
+        return keys_in(text, f"the environment variable {name}")
+
+    return read
 
 
 def key_from_file(path: str | os.PathLike[str]) -> KeySource:
@@ -85,7 +94,5 @@ def keys_in(text: str, where: str) -> list[bytes]:
     except (ValueError, binascii.Error):
         keys = []
     if not keys or any(len(key) != KEY_LENGTH for key in keys):
-        raise ConfigurationError(
-            f"{where} holds no sealing key: put 32 random bytes there as base64, as `openssl rand -base64 32` makes"
-        )
+        raise ConfigurationError(f"{where} holds no sealing key: {_ADVICE}")
     return keys

@@ -36,6 +36,7 @@ _TRIES = 20
 _LEASE = 60.0
 _LISTING = "(the list of sessions)"
 _MOVED_BEFORE = "it was moved before"
+_ELSEWHERE = "it was moved to another store than this one before: move it from there"
 _NEWER = "the target has a newer login"
 
 
@@ -110,6 +111,8 @@ def _try(source: Store, target: Store, key: str, lease: HeldLease) -> str | None
         return "it is not there"
     carried = _carried(found, source)
     if carried is None and found.ended is not None and found.ended.reason == _MOVED:
+        if target.load(key) is None:
+            raise StoreError(f"the session {key!r} was not moved: {_ELSEWHERE}", key=key)
         return _MOVED_BEFORE
     session = carried or found
     if (session.refresh_token or "").startswith(MARK):

@@ -31,7 +31,8 @@ try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "unexpired.stores.sealed needs cryptography, which is not installed: pip install 'unexpired[sealed]'",
+        "sealed sessions need cryptography, which is not installed: pip install 'unexpired[sealed]', or "
+        "'unexpired[keyring]' for a key in the system's key ring",
         name=error.name,
     ) from None
 
