@@ -89,6 +89,8 @@ def test_one_of_many_who_come_first_makes_the_tables(server: PostgresOfVersion) 
 class TestPostgresStore(StoreContract):
     """`PostgresStore` keeps every promise of a store, on each version."""
 
+    with_processes = False  # test_contract_servers.py holds it to them
+
     @pytest.fixture(autouse=True)
     def _place(self, server: PostgresServer) -> Iterator[None]:
         self.url = server.url

@@ -81,6 +81,8 @@ def test_what_is_stored_survives_kill_9(redis_server: RedisOfVersion) -> None:
 class TestRedisStore(StoreContract):
     """`RedisStore` keeps every promise of a store, on each version."""
 
+    with_processes = False  # test_contract_servers.py holds it to them
+
     @pytest.fixture(autouse=True)
     def _place(self, redis_server: RedisOfVersion) -> Iterator[None]:
         self.url = redis_server.url
@@ -119,6 +121,8 @@ class TestRedisStoreOfAUserWithFewRights(TestRedisStore):
 
 class TestRedisClusterStore(StoreContract):
     """So it does in a cluster."""
+
+    with_processes = False  # test_contract_servers.py holds it to them
 
     @pytest.fixture(autouse=True)
     def _place(self, redis_cluster: RedisCluster) -> Iterator[None]:

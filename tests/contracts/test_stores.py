@@ -44,6 +44,11 @@ class TestFileStore(StoreContract):
         assert isinstance(store, FileStore)
         return FileStore(store._directory)
 
+    def peer_process(self, store: Store) -> tuple[str, ...]:
+        """The same directory, in another process."""
+        assert isinstance(store, FileStore)
+        return "unexpired.stores:FileStore", store._directory
+
 
 class TestSQLiteStore(StoreContract):
     """`SQLiteStore` keeps every promise of a store."""
@@ -65,6 +70,11 @@ class TestSQLiteStore(StoreContract):
         assert isinstance(store, SQLiteStore)
         return self.stack.enter_context(SQLiteStore(store._path))
 
+    def peer_process(self, store: Store) -> tuple[str, ...]:
+        """The same file, in another process."""
+        assert isinstance(store, SQLiteStore)
+        return "unexpired.stores:SQLiteStore", str(store._path)
+
 
 class TestSealedFileStore(TestFileStore):
     """Sealing keeps every promise of what it seals."""
@@ -78,6 +88,11 @@ class TestSealedFileStore(TestFileStore):
         assert isinstance(store, Sealed)
         return Sealed(super().make_peer(store._store), KEY)
 
+    def peer_process(self, store: Store) -> tuple[str, ...]:
+        """The same directory, in another process with the same key."""
+        assert isinstance(store, Sealed)
+        return "tests.contracts.peers:sealed", KEY.hex(), *super().peer_process(store._store)
+
 
 class TestSealedSQLiteStore(TestSQLiteStore):
     """Sealing keeps every promise of a database, too."""
@@ -90,6 +105,11 @@ class TestSealedSQLiteStore(TestSQLiteStore):
         """Another object on the same file with the same key."""
         assert isinstance(store, Sealed)
         return Sealed(super().make_peer(store._store), KEY)
+
+    def peer_process(self, store: Store) -> tuple[str, ...]:
+        """The same file, in another process with the same key."""
+        assert isinstance(store, Sealed)
+        return "tests.contracts.peers:sealed", KEY.hex(), *super().peer_process(store._store)
 
 
 class _Forgetful(MemoryStore):

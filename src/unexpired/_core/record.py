@@ -12,7 +12,7 @@ from unexpired._core.session import Ended, Failure, Intent, Session
 from unexpired._core.token import Token
 from unexpired.errors import StoreError
 
-__all__ = ["SCHEMA", "decode", "encode"]
+__all__ = ["SCHEMA", "decode", "decode_session", "encode", "encode_session"]
 
 SCHEMA = 1
 """The number of this layout. A reader refuses a larger one."""
@@ -24,6 +24,25 @@ _DEEPEST = 64
 """Levels of a field beside the known ones; what goes deeper is left out."""
 
 _KINDS = frozenset({"unreachable", "lost", "unexplained", "configuration", "expired", "unsaved", "store", "time"})
+
+
+def encode_session(session: Session) -> bytes:
+    """A session as bytes, for a store of one's own. Its tokens are in the clear in them.
+
+    `decode_session` of this and of every later version of unexpired reads them. They are JSON in ASCII, but what is
+    in it is not promised. Raises StoreError when a field of a token is not JSON.
+    """
+    return encode(session)
+
+
+def decode_session(data: bytes, key: str, where: str) -> Session:
+    """The session in *data*, which `encode_session` made, of this or an earlier version of unexpired.
+
+    *key* is the one it is stored under, *where* names the place (a path, a row) in the message of the error. Raises
+    StoreError, with no word of the content, for what is cut off or damaged, belongs to another key, or was written
+    by a newer unexpired in a layout that this one does not know.
+    """
+    return decode(data, key, where)
 
 
 def encode(session: Session) -> bytes:

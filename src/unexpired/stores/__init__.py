@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from unexpired._core.ports import HeldLease, Store
+from unexpired._core.record import decode_session, encode_session
 from unexpired.errors import ConfigurationError, UnexpiredError, place_of
 from unexpired.stores.file import FileStore
 from unexpired.stores.memory import MemoryStore
@@ -31,6 +32,8 @@ __all__ = [
     "SQLiteStore",
     "Sealed",
     "Store",
+    "decode_session",
+    "encode_session",
     "migrate",
     "open_store",
 ]

@@ -36,7 +36,7 @@ _LOOK, _LOOK_UNTOLD = 0.25, 0.1
 class PostgresStore(Closing):
     """Keeps any number of sessions in a PostgreSQL database, for a fleet on many machines.
 
-    *place* is a URL (``postgresql://user@host/database``), a connection string, or a `psycopg_pool.ConnectionPool` of
+    *url* is a URL (``postgresql://user@host/database``), a connection string, or a `psycopg_pool.ConnectionPool` of
     the program's own, which stays the program's to open and close. Creating the store does not connect; its tables
     are made in *schema* at first use.
 
@@ -45,21 +45,23 @@ class PostgresStore(Closing):
     * A lease is a row with a deadline on the server's clock. No connection is held while a token request is under way.
     * Changes by others are told by LISTEN/NOTIFY on one more connection and show within milliseconds; while that
       connection is broken, sessions are read again four times a second if they can be, and what is known serves if
-      not. Behind a pooler in transaction mode
-      give *listen*, a connection string that goes past the pooler; else changes are asked for every *staleness*
-      seconds. An intent is not told: nobody acts on it but who has the lease, and he reads anew.
-    * Every statement ends within *timeout* seconds, with a StoreError if need be. One that was cut off is tried again
-      once, on a new connection, and what became of the first one is looked up.
+      not. Behind a pooler in transaction mode give *listen*, a connection string that goes past the pooler; else
+      changes are asked for every *staleness* seconds.
+    * Every statement ends within *timeout* seconds, with a StoreError if need be; to connect, each host that does not
+      answer takes at least 2 s. A statement that was cut off is tried again once, on a new connection, and what became
+      of the first one is looked up.
 
     At most *connections* connections of its own are open at a time. All methods can be called from any thread, block,
     and raise StoreError only. A forked child makes its own connections; a pool must be made after the fork.
+
+    Raises ConfigurationError for settings that cannot be.
     """
 
     remote = True
 
     def __init__(
         self,
-        place: str | Pool,
+        url: str | Pool,
         *,
         schema: str = "unexpired",
         listen: str | None = None,
@@ -69,15 +71,15 @@ class PostgresStore(Closing):
     ) -> None:
         if not (staleness > 0 and timeout > 0 and connections > 0):
             raise ConfigurationError("staleness, timeout and connections of a PostgresStore are larger than zero")
-        if not isinstance(cast("object", place), str | Pool):
+        if not isinstance(cast("object", url), str | Pool):
             raise ConfigurationError("PostgresStore takes a connection string or a psycopg_pool.ConnectionPool")
-        conninfo = place if isinstance(place, str) else _conninfo(place)
+        conninfo = url if isinstance(url, str) else _conninfo(url)
         settings = None if conninfo is None else _settings(conninfo)
         self._schema = schema
         self._shown = " ".join(f"{name}={settings[name]}" for name in _NAMED if name in settings) if settings else ""
         where = f"PostgreSQL ({self._shown or 'the default one'}, schema {schema})"
-        self._identity: Hashable = ("postgres", schema, id(place) if settings is None else _where(settings))
-        theirs = OwnConnections(place, connections) if isinstance(place, str) else TheirConnections(place)
+        self._identity: Hashable = ("postgres", schema, id(url) if settings is None else _where(settings))
+        theirs = OwnConnections(url, connections) if isinstance(url, str) else TheirConnections(url)
         self._database = Database(theirs, schema, where, timeout)
         line = conninfo if listen is None else listen
         if listen is not None:

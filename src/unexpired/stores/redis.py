@@ -29,9 +29,10 @@ _PATIENCE = 5.0
 class RedisStore(Closing):
     """Keeps any number of sessions in a Redis, for all processes that reach it: ``RedisStore("redis://cache:6379/0")``.
 
-    *client* is a URL, or a `redis.Redis` (from Sentinel, too) or `redis.RedisCluster` of your own. All names in Redis
-    begin with *prefix*. An ended session is forgotten after *ended_ttl* seconds (None: never). With *wait_replicas*
-    a session counts as stored when that many replicas have it (not for a cluster).
+    *url* is a URL, or a `redis.Redis` (from Sentinel, too) or `redis.RedisCluster` of your own. All names in Redis
+    begin with *prefix*. An ended session is forgotten after *ended_ttl* seconds (None: never), and its seed then begins
+    it anew; one that was moved is kept. With *wait_replicas* a session counts as stored when that many replicas have it
+    (not for a cluster). Raises ConfigurationError for settings that cannot be.
 
     * `swap` is one script, so it is whole or not at all. What it stored is as durable as the server: set ``appendonly
       yes`` and ``maxmemory-policy noeviction``; the log warns, once, where they are not set.
@@ -48,13 +49,13 @@ class RedisStore(Closing):
 
     def __init__(
         self,
-        client: Client | str,
+        url: Client | str,
         *,
         prefix: str = "unexpired",
         ended_ttl: float | None = _MONTH,
         wait_replicas: int = 0,
     ) -> None:
-        self._link = Link(client, prefix)
+        self._link = Link(url, prefix)
         self._board = board_for(self._link.identity, Hearing(self._link), "redis")
         if ended_ttl is not None and not 1.0 <= ended_ttl <= 1e10:
             raise ConfigurationError(f"ended_ttl is a number of seconds, or None for ever: not {ended_ttl!r}")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from unexpired._core.ports import HeldLease, Store
 from unexpired.errors import StoreError
 
-__all__ = ["KEY", "LONG", "LeaseContract", "check", "held", "is_store"]
+__all__ = ["KEY", "LONG", "LeaseContract", "check", "held", "is_store", "lease"]
 
 KEY = "alice@example"
 LONG = 30.0
@@ -118,7 +118,12 @@ def held(store: Store, key: str = KEY, *, stop: Callable[[], bool] = lambda: Fal
 
 
 def lease(
-    store: Store, key: str = KEY, *, wait: float = LONG, stop: Callable[[], bool] = lambda: False
+    store: Store,
+    key: str = KEY,
+    *,
+    seconds: float = 60.0,
+    wait: float = LONG,
+    stop: Callable[[], bool] = lambda: False,
 ) -> HeldLease | None:
     """The lease on *key*, or None after *wait* seconds."""
-    return store.lease(key, owner="contract", seconds=60.0, wait=wait, stop=stop)
+    return store.lease(key, owner="contract", seconds=seconds, wait=wait, stop=stop)

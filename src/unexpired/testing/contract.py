@@ -6,8 +6,15 @@
         def make_store(self) -> Store:
             return MyStore(...)     # empty
 
-Pytest collects the subclass; nothing here needs pytest itself. What only a store's own kind can promise (that
-it survives a crash, that other processes see it) is not part of it.
+        def make_peer(self, store: Store) -> Store:
+            return MyStore(...)     # on the same sessions
+
+        def peer_process(self, store: Store) -> tuple[str, ...]:
+            return "my_package:MyStore", "/the/same/place"      # in a child process
+
+Pytest collects the subclass; nothing here needs pytest itself. Without `peer_process` the store is held to what it
+promises within one process only, and ``test_it_is_for_this_process_only`` stands for the rest. What only a store's
+own kind can promise (that it survives a crash of the machine) is not part of it.
 """
 
 from __future__ import annotations
@@ -16,14 +23,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any, ClassVar
 
 from unexpired._core.record import encode
 from unexpired._core.session import Failure, Intent, Session
 from unexpired._core.token import Token
-from unexpired.testing._lease_contract import KEY, LONG, LeaseContract, check, held, is_store
+from unexpired.testing._lease_contract import KEY, LONG, check, held, is_store
+from unexpired.testing._process_contract import OF_PROCESSES, ProcessContract
 
 __all__ = ["StoreContract"]
 
+_ALONE = "test_it_is_for_this_process_only"
 _LONG_KEY = "a" * 499
 _KEYS = (
     "a", "A", "a/b", "a:b", "../a", ".", "a b", "ä\u0301😀", "%61", "*", "a\nb", "'\"\\", "a.json", "a.lease",
@@ -51,8 +61,30 @@ def _whole() -> Session:
     )
 
 
-class StoreContract(LeaseContract):
-    """Subclass it under a name that starts with ``Test``; give it `make_store` and, if possible, `make_peer`."""
+class StoreContract(ProcessContract):
+    """Subclass it under a name that starts with ``Test``; give it `make_store`, and `make_peer` if there can be one.
+
+    A store that other processes can open gives `peer_process` too; without it the tests against a child process are
+    not there. *with_processes* is False in a class that leaves them to another one for the same store.
+    """
+
+    with_processes: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        can = cls.peer_process is not ProcessContract.peer_process
+        for name in (*OF_PROCESSES, _ALONE):
+            wanted = cls.with_processes and can == (name != _ALONE)
+            if not wanted:
+                setattr(cls, name, None)  # which pytest takes for no test
+            elif getattr(cls, name) is None:
+                setattr(cls, name, getattr(StoreContract, name))
+
+    def test_it_is_for_this_process_only(self) -> None:
+        """A store for which no `peer_process` is given is one that nobody can open again, here or elsewhere."""
+        store = self.make_store()
+        alone = self.make_peer(store) is store and not getattr(store, "remote", False)
+        check(alone, "it can be opened again: say by peer_process() how a child process opens the same sessions")
 
     def test_it_has_the_methods_of_a_store(self) -> None:
         """The object is a `Store` as far as its attributes tell."""
