@@ -123,18 +123,18 @@ class Cell:
         return view
 
     def _look_aside(self, came: float) -> View | None:
-        with self._lock:
-            looking = self._looking
-            if looking is None:
-                if Looking.too_many():
-                    return None
-                looking = Looking(self)
-                try:
+        try:
+            with self._lock:
+                looking = self._looking
+                if looking is None:
+                    if Looking.too_many():
+                        return None
+                    looking = Looking(self)
                     looking.start()
-                except RuntimeError:
-                    return self.look()
-                # Not before it runs: Ctrl-C could come in between. It cannot be over yet, as that takes the lock.
-                self._looking = looking
+                    # Not before it runs: Ctrl-C could come in between. It cannot be over yet, as that takes the lock.
+                    self._looking = looking
+        except RuntimeError:  # no thread can be started
+            return self.look()
         return looking.wait(came)
 
     def looked(self, looking: Looking) -> None:
