@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant("a flight that has ended is joined", Flying._publish, "self._cell.detach()", "pass"),
     Mutant(
         "a late refusal refreshes the current token",
-        Desk.after,
+        Desk._newer,
         "if rejected is None or rejected == held.token.access_token:",
         "if True:",
     ),
