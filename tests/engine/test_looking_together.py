@@ -162,3 +162,14 @@ def test_no_more_than_so_many_looks_are_under_way(store: Far, monkeypatch: pytes
     store.gate.set()
     for name in ("alice", "bob"):
         until(lambda name=name: managers.manager(name).token().access_token == "access new")  # type: ignore[misc]
+
+
+def test_a_look_that_is_over_is_not_waited_for(store: Far) -> None:
+    """Who comes when it has ended has what it saw."""
+    look = Looking(manager_for(Server(), FRESH, store=store)._cell)
+    look.start()
+    until(lambda: not Looking.under_way)
+    until(look._over.is_set)
+    view = look.wait(0.0)
+    assert view is not None
+    assert view.held[None].token.access_token == "access 0"

@@ -220,3 +220,23 @@ def test_a_flight_that_ends_its_thread_takes_no_other_along(places: Places) -> N
     assert bob.result().access_token == "new bob"
     with pytest.raises(TemporarilyUnavailable):
         alice.result()
+
+
+def test_a_place_for_which_no_thread_starts_is_given_to_it_again(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the first of those who wait, and flies when the next place is free."""
+    places(1)
+    first, second, third = (Start(lambda: None, name) for name in ("first", "second", "third"))
+    assert Start.runway.take(first, at_once=False)
+    assert not Start.runway.take(second, at_once=False)
+    assert not Start.runway.take(third, at_once=False)
+
+    def refuse(_: Start) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Start, "_start_thread", refuse)
+    first.leave()
+    another = Start(lambda: None, "another")
+    assert Start.runway.take(another, at_once=True)
+    assert Start.runway.leave(another) is second

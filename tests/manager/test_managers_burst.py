@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.manager.test_managers_fleet import Place, managers, place
+from tests.manager.test_managers_keeping import DAY, Server, minted, stored
 from unexpired import Session, TokenManagers
 from unexpired._engine.runway import Runway, Start
 
@@ -63,3 +64,21 @@ def test_a_burst_is_bounded(
     assert sorted(endpoint.asked) == sorted(KEYS)
     assert endpoint.most <= PLACES
     assert place.connections() - served <= 64 + 2
+
+
+def test_where_too_few_threads_start_the_others_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a limit of threads a round takes longer, and leaves nobody out."""
+    server, start, started = Server(), threading.Thread.start, list[threading.Thread]()
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "unexpired:keep-alive":
+            if started:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    keys = [f"user {number}" for number in range(20)]
+    report = TokenManagers(server, store=stored(**{key: minted(20 * DAY) for key in keys})).keep_alive(DAY, at_once=4)
+    assert sorted(report.kept) == sorted(keys)
+    assert len(started) == 1

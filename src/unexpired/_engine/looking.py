@@ -63,8 +63,7 @@ class Looking:
         try:
             self._thread.start()
         except BaseException:  # Ctrl-C too
-            if not self._thread.is_alive():
-                self._end()
+            self._end()
             raise
 
     @staticmethod
