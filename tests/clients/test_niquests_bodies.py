@@ -66,7 +66,7 @@ def test_packed_code(listener: Listener, mode: Mode, via: Via) -> None:
     assert listener.tokens == ["t1", "t2"]
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"{}")[:-6], b"not packed"])
+@pytest.mark.parametrize("body", [gzip.compress(b"{}")[:-6], b"not packed"], ids=["cut", "not packed"])
 def test_body_that_cannot_be_unpacked(listener: Listener, mode: Mode, body: bytes) -> None:
     """What is not packed as it says is its reader's trouble: it starts no refresh."""
     in_turn(listener, (200, {**JSON, "content-encoding": "gzip"}, body))
