@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -58,13 +58,10 @@ class RedisServer:
         """For the test's own looks."""
         return redis.Redis(port=self.port, decode_responses=True, **settings)
 
-    def start(self) -> RedisServer:
+    def start(self) -> Self:
         """Start it, and wait until it answers."""
-        program = shutil.which("redis-server")
-        if program is None:
-            pytest.fail("these tests need redis-server, which `make system-packages` installs", pytrace=False)
         command = [
-            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", "",
+            self.program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", "",
             "--logfile", "log", "--repl-diskless-sync-delay", "0", *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -74,6 +71,13 @@ class RedisServer:
             self.kill()
             raise
         return self
+
+    def program(self) -> str:
+        """What is started: that of the system. Fails, in one sentence, where there is none."""
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.fail("these tests need redis-server, which `make system-packages` installs", pytrace=False)
+        return program
 
     def answers(self) -> bool:
         """Whether it is there."""

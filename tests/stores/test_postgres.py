@@ -5,9 +5,7 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +15,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
-from tests.stores.postgres_server import PostgresServer, postgres_server
+from tests.stores.postgres_server import PostgresServer
+from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from unexpired._core.record import encode
 from unexpired._core.session import Failure, Intent, Session
@@ -26,29 +25,9 @@ from unexpired.stores import open_store
 from unexpired.stores._postgres_schema import channel
 from unexpired.stores.postgres import PostgresStore
 
-SCHEMAS = itertools.count()
 LONG = 30.0
-Make = Callable[..., PostgresStore]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """One server for this file; each test has a schema of its own."""
-    with postgres_server() as one:
-        yield one
-
-
-@pytest.fixture
-def schema() -> str:
-    """A schema that does not exist yet."""
-    return f"test_{next(SCHEMAS)}"
-
-
-@pytest.fixture
-def make(server: PostgresServer, schema: str) -> Iterator[Make]:
-    """Makes stores of one schema, closed at the end."""
-    with ExitStack() as stack:
-        yield lambda place=server.url, **how: stack.enter_context(PostgresStore(place, **{"schema": schema, **how}))
+__all__ = ["make", "schema", "server"]
 
 
 def never() -> bool:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import logging
 import signal
 import socket
@@ -8,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from unittest import mock
 
 import psycopg
@@ -16,6 +15,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from tests.stores.postgres_server import PostgresServer, free_port, postgres_server
+from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from tests.stores.proxy import Proxy
 from unexpired._core.session import Session
@@ -23,29 +23,9 @@ from unexpired.errors import StoreError
 from unexpired.stores import _postgres_connections as connections
 from unexpired.stores.postgres import PostgresStore
 
-SCHEMAS = itertools.count()
 LONG = 40.0
-Make = Callable[..., PostgresStore]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """One server for this file; each test has a schema of its own."""
-    with postgres_server() as one:
-        yield one
-
-
-@pytest.fixture
-def schema() -> str:
-    """A schema that does not exist yet."""
-    return f"faults_{next(SCHEMAS)}"
-
-
-@pytest.fixture
-def make(server: PostgresServer, schema: str) -> Iterator[Make]:
-    """Makes stores of one schema, closed at the end."""
-    with ExitStack() as stack:
-        yield lambda place=server.url, **how: stack.enter_context(PostgresStore(place, **{"schema": schema, **how}))
+__all__ = ["make", "schema", "server"]
 
 
 @pytest.fixture

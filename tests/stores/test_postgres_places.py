@@ -5,7 +5,6 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.stores.postgres_server import (
     postgres_server,
     program,
 )
+from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
@@ -28,7 +28,6 @@ from unexpired.stores.postgres import PostgresStore
 
 LONG = 40.0
 SCHEMAS = itertools.count()
-Make = Callable[..., PostgresStore]
 RIGHTS = {
     "layout": ["SELECT"],
     "sessions": ["SELECT", "INSERT", "UPDATE", "DELETE"],
@@ -37,20 +36,7 @@ RIGHTS = {
 }
 """What a user who owns nothing is to be granted, beside USAGE of the schema."""
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """One server for this file; each test has a schema of its own."""
-    with postgres_server() as one:
-        yield one
-
-
-@pytest.fixture
-def make(server: PostgresServer) -> Iterator[Make]:
-    """Makes stores of one schema, closed at the end."""
-    schema = f"place_{next(SCHEMAS)}"
-    with ExitStack() as stack:
-        yield lambda place=server.url, **how: stack.enter_context(PostgresStore(place, **{"schema": schema, **how}))
+__all__ = ["make", "schema", "server"]
 
 
 def until_true(fact: Callable[[], bool]) -> None:

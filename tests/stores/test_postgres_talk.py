@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from unittest import mock
 
 import pytest
 from psycopg_pool import ConnectionPool
 
-from tests.stores.postgres_server import PostgresServer, pgbouncer, postgres_server
+from tests.stores.postgres_server import PostgresServer, pgbouncer
+from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from unexpired._core.record import encode
 from unexpired._core.session import Session
@@ -20,25 +18,10 @@ from unexpired.stores import _postgres_talk as talk
 from unexpired.stores._postgres_trouble import Cut
 from unexpired.stores.postgres import PostgresStore
 
-SCHEMAS = itertools.count()
 MANY = 12
-Make = Callable[..., PostgresStore]
 PREPARED = talk.Statement("SELECT name FROM pg_prepared_statements WHERE name LIKE 'unexpired%'", {})
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """One server for this file; each test has a schema of its own."""
-    with postgres_server() as one:
-        yield one
-
-
-@pytest.fixture
-def make(server: PostgresServer) -> Iterator[Make]:
-    """Makes stores of one schema, closed at the end."""
-    schema = f"talk_{next(SCHEMAS)}"
-    with ExitStack() as stack:
-        yield lambda place=server.url, **how: stack.enter_context(PostgresStore(place, **{"schema": schema, **how}))
+__all__ = ["make", "schema", "server"]
 
 
 def begun(store: PostgresStore) -> Session:

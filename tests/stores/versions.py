@@ -97,19 +97,9 @@ class RedisOfVersion(RedisServer):
         super().__init__(place, *options)
         self._version = version
 
-    def start(self) -> RedisOfVersion:
-        """Start it, and wait until it answers."""
-        command = [
-            str(self._version.need(self._version.place)), "--port", str(self.port), "--bind", "127.0.0.1",
-            "--dir", str(self.directory), "--save", "", "--logfile", "log", *self.options,
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            until(self.answers, f"{command} answers")
-        except BaseException:
-            self.kill()
-            raise
-        return self
+    def program(self) -> str:
+        """That of the version."""
+        return str(self._version.need(self._version.place))
 
     def says(self) -> tuple[str, str]:
         """Its name and number, as it tells them itself."""

@@ -7,11 +7,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unexpired.errors import StoreError, place_of
 
-__all__ = ["PATIENCE", "TICK", "Listen", "Listener", "Run"]
+if TYPE_CHECKING:
+    from unexpired.stores._watching import Board
+
+__all__ = ["PATIENCE", "TICK", "Listen", "Run"]
 
 _log = logging.getLogger("unexpired")
 
@@ -22,28 +25,6 @@ TICK = 0.25
 """Seconds after which copies are looked at again while nothing is heard."""
 _BEAT, _SILENCE, PATIENCE = 1.0, 2.0, 3.0
 """How often it is seen whether to go on; how long a silence is not asked about, and an answer is waited for."""
-
-
-class Listener(Protocol):
-    """Whom a run tells what it hears, and who says *how* to."""
-
-    how: Listen
-
-    def is_used(self) -> bool:
-        """Whether anybody needs it still."""
-        ...
-
-    def told(self, message: str) -> None:
-        """One message came."""
-        ...
-
-    def look_again(self, run: Run, *, live: bool) -> None:
-        """All marks are new; from now on everything is heard (*live*), or a session could be read at this moment."""
-        ...
-
-    def deafen(self, run: Run, *, for_good: bool) -> bool:
-        """Nothing is heard from now on. Returns whether it was until now."""
-        ...
 
 
 class Listen(Protocol):
@@ -61,8 +42,8 @@ class Listen(Protocol):
 class Run:
     """One life of the thread that listens. *poke* makes it look at once whether it is still wanted, if it can."""
 
-    def __init__(self, listener: Listener, name: str) -> None:
-        self._listener = listener
+    def __init__(self, board: Board, name: str) -> None:
+        self._board = board
         self._closing = threading.Event()
         self._tried = threading.Event()
         self._started = time.monotonic()
@@ -72,7 +53,7 @@ class Run:
 
     def is_wanted(self) -> bool:
         """Whether somebody still uses what this thread listens for; to be asked every second or so."""
-        return not self._closing.is_set() and self._listener.is_used()
+        return not self._closing.is_set() and self._board.is_used()
 
     def wait(self) -> None:
         """Until it hears, or knows that it cannot: half a second at most, from its start."""
@@ -91,7 +72,7 @@ class Run:
 
     def up(self) -> None:
         """From now on everything is heard. What happened before may have been missed, so all marks are new."""
-        self._listener.look_again(self, live=True)
+        self._board.look_again(self, live=True)
         self._tried.set()
         if self._complained:
             self._complained = False
@@ -99,7 +80,7 @@ class Run:
 
     def heard(self, message: str) -> None:
         """One message, as `Board.message` makes them; any other is ignored."""
-        self._listener.told(message)
+        self._board.told(message)
 
     def follow(self, hear: Callable[[float], bool], ask: Callable[[], object]) -> None:
         """*hear*, which says whether anything was said within so many seconds, until it is not wanted any more.
@@ -122,26 +103,26 @@ class Run:
         pause = 0.0
         while self.is_wanted():
             try:
-                self._listener.how(self)
+                self._board.how(self)
             except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
                 if not self.is_wanted():
                     break
-                heard = self._listener.deafen(self, for_good=False)
+                heard = self._board.deafen(self, for_good=False)
                 pause = _SHORTEST_PAUSE if heard else min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
                 if heard or not self._complained:
                     self._complained = True
                     why = str(error) if isinstance(error, StoreError) else place_of(error)
                     _log.warning("changes by other processes are not heard for now: %s", why)
                 self._look_meanwhile(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads them, hides nothing
-        self._listener.deafen(self, for_good=True)
+        self._board.deafen(self, for_good=True)
         self._tried.set()
 
     def _look_meanwhile(self, pause: float) -> None:
         """Until the next attempt to listen; by this thread, so that no call waits for a server that is away."""
         until = time.monotonic() + pause
         while self.is_wanted():
-            if self._listener.how.reads():
-                self._listener.look_again(self, live=False)
+            if self._board.how.reads():
+                self._board.look_again(self, live=False)
             self._tried.set()
             left = until - time.monotonic()
             if left <= 0.0:

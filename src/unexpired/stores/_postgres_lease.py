@@ -5,31 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from unexpired.errors import StoreError
-from unexpired.stores._postgres_schema import Statements
-from unexpired.stores._postgres_talk import Row, Statement
+from unexpired.stores._postgres_database import Database
 from unexpired.stores._watched import boot, take_turns
 from unexpired.stores._watching import FREED, Board
 
-__all__ = ["Ask", "Asking", "PostgresLease", "take_lease"]
-
-
-class Ask(Protocol):
-    """Carries out one statement. Raises StoreError."""
-
-    def __call__(self, doing: str, statement: Statement, values: Mapping[str, object], key: str | None) -> list[Row]:
-        """The rows."""
-        ...
+__all__ = ["Asking", "PostgresLease", "take_lease"]
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
     """For whom a lease is asked, and how."""
 
-    ask: Ask
-    statements: Statements
+    database: Database
     board: Board
     key: str
     id: bytes
@@ -54,7 +43,9 @@ class PostgresLease:
     def renew(self) -> None:
         """Start its seconds anew. Raises StoreError when it has ended, was released, or was inherited by `fork`."""
         asking = self._asking
-        if not (self._is_ours() and asking.ask("renew", asking.statements.renew, self._values, asking.key)):
+        if not (
+            self._is_ours() and asking.database.ask("renew", asking.database.statements.renew, self._values, asking.key)
+        ):
             raise StoreError("this process does not hold the lease any more", key=asking.key)
 
     def release(self) -> None:
@@ -62,7 +53,9 @@ class PostgresLease:
         if self._is_ours():
             asking = self._asking
             message = asking.board.message(FREED, asking.id.hex())
-            asking.ask("release", asking.statements.release, {**self._values, "message": message}, asking.key)
+            asking.database.ask(
+                "release", asking.database.statements.release, {**self._values, "message": message}, asking.key
+            )
             self._process = 0
             asking.board.heard(message)
 
@@ -79,7 +72,7 @@ def take_lease(
 
     def ask() -> tuple[PostgresLease | None, float]:
         since = boot()
-        rows = asking.ask("get a lease in", asking.statements.take, values, asking.key)
+        rows = asking.database.ask("get a lease in", asking.database.statements.take, values, asking.key)
         granted, number = (rows[0][0] == "t", float(rows[0][1])) if rows else (False, 0.0)
         if not granted:
             return None, number

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from unexpired._core.session import Session
 
-__all__ = ["Entry", "Watcher", "boot", "take_turns"]
+if TYPE_CHECKING:
+    from unexpired.stores._watching import Board
+
+__all__ = ["Entry", "boot", "take_turns"]
 
 L = TypeVar("L")
 
@@ -23,28 +25,6 @@ def boot() -> float:
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
-class Watcher(Protocol):
-    """What is needed of a board."""
-
-    live: bool
-
-    def first_mark(self, entry: Entry) -> object:
-        """The stamp before anything is heard."""
-        ...
-
-    def waiting(self, name: str) -> AbstractContextManager[threading.Event]:
-        """An event that is set when there is news of that entry."""
-        ...
-
-    def entry(self, name: str) -> Entry:
-        """The entry of that name, the same for everybody."""
-        ...
-
-    def held(self, entry: Entry, until: float, news: int) -> None:
-        """Nobody here needs to ask for the lease again before boot time *until*, if there was no more *news* of it."""
-        ...
-
-
 class Entry:
     """What is known of one session. Calling it gives its stamp, which differs after each change that was heard of.
 
@@ -54,7 +34,7 @@ class Entry:
 
     __slots__ = ("__weakref__", "_known", "_loading", "board", "held_until", "mark", "news", "waiting")
 
-    def __init__(self, board: Watcher, mark: int | None) -> None:
+    def __init__(self, board: Board, mark: int | None) -> None:
         self.board = board
         self.mark = mark
         self.news = 0
@@ -126,7 +106,7 @@ class Entry:
 
 
 def take_turns(
-    board: Watcher,
+    board: Board,
     name: str,
     ask: Callable[[], tuple[L | None, float]],
     *,

@@ -166,7 +166,7 @@ class PostgresStore(Closing):
         del owner
         self._board.join(self)
         self._board.listen()
-        asking = Asking(self._database.ask, self._database.statements, self._board, key, _id(key))
+        asking = Asking(self._database, self._board, key, _id(key))
         look = _LOOK if self._board.live and (self._direct or not self._database.pooled) else _LOOK_UNTOLD
         return take_lease(asking, seconds=seconds, wait=wait, stop=stop, look=look)
 
