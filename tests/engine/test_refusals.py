@@ -40,6 +40,13 @@ def replace(request: pytest.FixtureRequest) -> Replace:
     return chosen
 
 
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a token and its refusal: a slow machine must not let a pause of half a second go by."""
+    now = boot()
+    monkeypatch.setattr(desk, "boot", lambda: now)
+
+
 def test_a_refusal_is_remembered_of_the_origin_and_of_the_endpoint(replace: Replace) -> None:
     """Under both names; without an endpoint under the origin's alone."""
     manager = manager_for(Server(), FRESH)
