@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,6 +124,18 @@ def test_installed_packages_add_stores(package: Path) -> None:
     assert type(store).__name__ == "Elsewhere"
     assert vars(store)["url"] == f"Elsewhere://user:{SECRET}@host/0?a=b"
     assert isinstance(open_store("memory:"), MemoryStore)
+
+
+def test_a_scheme_of_two_packages_is_told(package: Path) -> None:
+    """Which of them would open it, and write logins where, is not left to the order of a path."""
+    shutil.copytree(package / "elsewhere_store-1.0.dist-info", package / "another_store-1.0.dist-info")
+    assert type(open_store("elsewhere://host")).__name__ == "Elsewhere", "the same one, found twice"
+    (package / "another_store-1.0.dist-info" / "entry_points.txt").write_text(
+        "[unexpired.stores]\nelsewhere = x:Store\n"
+    )
+    importlib.invalidate_caches()
+    why = complaint(f"elsewhere://user:{SECRET}@host")
+    assert why == "several packages add 'elsewhere' (elsewhere_store:Elsewhere, x:Store): uninstall all but one"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def open_store(url: str) -> Store:
     entry point in the group ``unexpired.stores``: its name is the scheme in small letters, its object a function from
     the URL to a store.
 
-    Raises ConfigurationError for any other URL, and ModuleNotFoundError, naming the extra, where one is missing.
+    Raises ConfigurationError for any other URL, and for one that several packages would open; ModuleNotFoundError,
+    naming the extra, where one is missing.
     """
     if not isinstance(cast("object", url), str):
         raise ConfigurationError(f"open_store takes a URL, such as 'file:/var/lib/crm', not {type(url).__name__}")
@@ -81,8 +82,14 @@ def open_store(url: str) -> Store:
         raise ConfigurationError(f"'{scheme}:' takes a path as it is, and no machine before it: {scheme}:/var/lib/crm")
     if scheme in _OPENERS:
         return _OPENERS[scheme](rest.removeprefix("//"))
-    for entry in entry_points(group=_ENTRY_POINTS, name=scheme) if scheme else ():
-        return _entered(entry.value, entry.load, url)
+    # The same package may be found twice on the path.
+    entries = {entry.value: entry.load for entry in entry_points(group=_ENTRY_POINTS, name=scheme)} if scheme else {}
+    if len(entries) == 1:
+        return _entered(*entries.popitem(), url)
+    if entries:
+        raise ConfigurationError(
+            f"several packages add {scheme!r} ({', '.join(sorted(entries))}): uninstall all but one"
+        )
     known = ", ".join(f"'{name}:'" for name in _OPENERS)
     what = f"no store is called {scheme!r}" if scheme.isidentifier() else "this is no URL of a store"
     raise ConfigurationError(f"{what}: use one of {known}, or install a package that adds it")
