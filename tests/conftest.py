@@ -16,6 +16,7 @@ from tests import hunting
 from tests.clients.contract import matrix
 from tests.faults import table as faults
 from tests.fleet import summary as fleets
+from unexpired._engine import clock, desk
 
 # How long a thread may take to end by itself once its test is over (seconds).
 _PATIENCE = 5.0
@@ -39,6 +40,13 @@ def _no_threads_left() -> Iterator[None]:
     names = sorted(thread.name for thread in left if thread.is_alive())
     if names:
         pytest.fail(f"threads left behind: {', '.join(names)}")
+
+
+@pytest.fixture
+def no_pause_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test in which fresh tokens are refused: each is as young as it was made, however slow the machine is."""
+    now = clock.boot()
+    monkeypatch.setattr(desk, "boot", lambda: now)
 
 
 @pytest.fixture

@@ -144,6 +144,7 @@ def test_step_up_in_metadata() -> None:
 
 
 @pytest.mark.parametrize(("target", "origin"), [(None, "grpc://test.v1.Api"), ("a.test:443", "grpc://a.test:443")])
+@pytest.mark.usefixtures("no_pause_passes")
 def test_what_events_say_of_where(target: str | None, origin: str) -> None:
     """Events name the target, or the service where it is not known; a server that refuses all is told of."""
     manager = counting_manager()

@@ -118,6 +118,7 @@ def test_an_overloaded_endpoint_that_refuses_everything_is_not_cured_by_its_fail
     assert api.minted <= 3
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_a_refused_fresh_token_is_told() -> None:
     """What is withheld from an endpoint can be heard of."""
     api, told = Api(), list[FreshTokenRefused]()

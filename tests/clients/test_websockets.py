@@ -139,6 +139,7 @@ def test_a_close_of_our_own_is_no_refusal(sockets: Sockets, cell: Cell) -> None:
     assert manager.token().access_token == "t1"
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_a_server_that_closes_fresh_tokens(sockets: Sockets, cell: Cell) -> None:
     """P6: opened and closed as expired each time, the loop raises the client's error after one refresh: no loop."""
     manager = counting_manager()

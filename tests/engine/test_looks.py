@@ -164,6 +164,7 @@ def test_a_refresh_for_a_resource_without_a_token_asks_for_it() -> None:
     assert (brought.resource, asked) == ("mail", ["mail"])
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_the_age_of_a_refused_token_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older default token does not make a young one for a resource look old."""
     server = Server()

@@ -22,6 +22,7 @@ from unexpired.stores import MemoryStore
 
 ORIGIN = "https://api.example.com"
 ENDPOINT = "GET /reports/*"
+pytestmark = pytest.mark.usefixtures("no_pause_passes")
 Replace = Callable[[TokenManager, Token, str], Token | None]
 
 
@@ -38,13 +39,6 @@ def replace(request: pytest.FixtureRequest) -> Replace:
     """Ask for a replacement of a refused token, either way."""
     chosen: Replace = request.param
     return chosen
-
-
-@pytest.fixture(autouse=True)
-def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between a token and its refusal: a slow machine must not let a pause of half a second go by."""
-    now = boot()
-    monkeypatch.setattr(desk, "boot", lambda: now)
 
 
 def test_a_refusal_is_remembered_of_the_origin_and_of_the_endpoint(replace: Replace) -> None:

@@ -161,6 +161,7 @@ def test_events_are_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert "access 0" not in caplog.text
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_an_api_that_refuses_fresh_tokens_is_told_once_for_each_token() -> None:
     """Withheld refreshes are no secret: the place and the pause are told, but not at every refusal."""
     server = Server()

@@ -135,6 +135,7 @@ def test_a_token_without_a_lifetime_is_refreshed_when_refused() -> None:
     assert manager.refresh(rejected=manager.token()).access_token == "access 1"
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_what_adapters_need() -> None:
     """`replacement`, `newer` and `accepted`: a new token once, none again while that one is refused young (P6)."""
     server, origin = Server(), "https://api.example.com"

@@ -13,9 +13,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.engine.staging import until
+from tests.engine.staging import PATIENCE
 from unexpired import LoginRequired, Session, TokenManagers
 from unexpired.errors import Refused
+from unexpired.events import FlightEnded
 from unexpired.observe import opentelemetry, prometheus
 from unexpired.stores import MemoryStore
 
@@ -31,6 +32,8 @@ def answer(session: Session) -> dict[str, Any]:
 
 def live(managers: TokenManagers, keys: list[str]) -> None:
     """The life of each session: a login, a refresh, a logout or a refused refresh."""
+    ended = threading.Semaphore(0)
+    stop = managers.on(FlightEnded, lambda _: ended.release())
     for number, key in enumerate(keys):
         manager = managers.manager(key)
         manager.login(ANSWER)
@@ -40,8 +43,10 @@ def live(managers: TokenManagers, keys: list[str]) -> None:
         else:
             with pytest.raises(LoginRequired):
                 manager.refresh()
-    # Flights tell of their end once their callers are awake.
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("unexpired:")])
+    # Flights tell of their end once their callers are awake, and this listener after those who observe.
+    for _ in range(sum(1 if number % 2 else 2 for number in range(len(keys)))):
+        assert ended.acquire(timeout=PATIENCE)
+    stop()
 
 
 def in_prometheus(managers: TokenManagers, **settings: Any) -> Callable[[], list[str]]:
