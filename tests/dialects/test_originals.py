@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients.modes import Mode, get
 from tests.dialects.dialects import A, B, Dialect
-from tests.engine.staging import until
+from tests.waiting import until
 from unexpired import LoginRequired
 from unexpired.events import SessionEnded
 from unexpired.testing import ServerHandle

@@ -66,14 +66,6 @@ def manager_for(grant: Any, login: Token | Mapping[str, Any] | None = EXPIRED, *
     return manager
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a state of the world that is sure to come. Fails after 20 s."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.001)
-
-
 def aboard(manager: TokenManager) -> int:
     """How many callers have joined the manager's flight."""
     flying = manager._cell.flying

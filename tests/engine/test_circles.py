@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Crowd, Kind, Server, aboard, manager_for, until
+from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Crowd, Kind, Server, aboard, manager_for
+from tests.waiting import until
 from unexpired import Session, TokenManager
 from unexpired._engine.circles import CURRENT
 from unexpired.errors import ConfigurationError, TemporarilyUnavailable

@@ -21,8 +21,8 @@ from tests.engine.staging import (
     aboard,
     manager_for,
     nearly_expired,
-    until,
 )
+from tests.waiting import until
 from unexpired import Session, Token, TokenManager
 from unexpired.errors import (
     ConfigurationError,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engine.staging import Attempt, Server, aboard, manager_for, until
+from tests.engine.staging import Attempt, Server, aboard, manager_for
+from tests.waiting import until
 from unexpired import Session, Token
 from unexpired._core.effects import Publish, Result
 from unexpired._core.flight import Plan

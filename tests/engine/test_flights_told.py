@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import (
-    FRESH,
-    Attempt,
-    Crowd,
-    Faulty,
-    Server,
-    aboard,
-    manager_for,
-    nearly_expired,
-    until,
-)
+from tests.engine.staging import FRESH, Attempt, Crowd, Faulty, Server, aboard, manager_for, nearly_expired
+from tests.waiting import until
 from unexpired import LoginRequired, Session, StoreError, TemporarilyUnavailable, Token, TokenManager
 from unexpired._core.session import Intent
 from unexpired._engine.flying import Flying

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import KINDS, Attempt, Crowd, Kind, aboard, manager_for, until
+from tests.engine.staging import KINDS, Attempt, Crowd, Kind, aboard, manager_for
+from tests.waiting import until
 from unexpired import Session, Token
 from unexpired._core.effects import Redeem, Renew, Sleep
 from unexpired._core.flight import Plan

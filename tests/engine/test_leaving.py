@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.engine.staging import EXPIRED, KINDS, Attempt, Crowd, Kind, Server, aboard, all_aboard, manager_for, until
+from tests.engine.staging import EXPIRED, KINDS, Attempt, Crowd, Kind, Server, aboard, all_aboard, manager_for
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._engine import rooms
 from unexpired._engine.clock import boot

@@ -10,7 +10,8 @@ from unittest import mock
 
 import pytest
 
-from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for, until
+from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for
+from tests.waiting import until
 from unexpired import LoginRequired, Session, Token, TokenManager
 from unexpired._engine import looking
 from unexpired._engine.clock import boot

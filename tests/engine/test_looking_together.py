@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import FRESH, PATIENCE, Server, manager_for, until
+from tests.engine.staging import FRESH, PATIENCE, Server, manager_for
 from tests.engine.test_looking import Far, newer
+from tests.waiting import until
 from unexpired import Session, TokenManager, TokenManagers
 from unexpired._engine import looking
 from unexpired._engine.clock import Bell
@@ -93,6 +94,7 @@ def test_a_look_that_began_before_a_login_here_does_not_undo_it(store: Far) -> N
     old = store.load("default")
     assert old is not None
     assert store.swap("default", old, old.noted(intent=None, failure=None))
+    until(lambda: manager._cell._looking is None)
     store.only_looks = True
     while store.asked.acquire(blocking=False):
         pass

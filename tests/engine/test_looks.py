@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for, nearly_expired, until
+from tests.engine.staging import FRESH, PATIENCE, Attempt, Server, manager_for, nearly_expired
+from tests.waiting import until
 from unexpired import Session, Token, TokenManager
 from unexpired._core.effects import Granted, Lease, Sleep
 from unexpired._core.flight import Plan

@@ -19,8 +19,8 @@ from tests.engine.staging import (
     aboard,
     manager_for,
     nearly_expired,
-    until,
 )
+from tests.waiting import until
 from unexpired import Session, TokenManager
 from unexpired._core.ports import Store
 from unexpired._engine.flying import Flying

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.engine.script import run
-from tests.engine.staging import EXPIRED, FRESH, Server, manager_for, nearly_expired, until
+from tests.engine.staging import EXPIRED, FRESH, Server, manager_for, nearly_expired
+from tests.waiting import until
 from unexpired import Session, TemporarilyUnavailable, Token, TokenManager
 from unexpired.errors import StoreError
 from unexpired.events import RefreshFailed

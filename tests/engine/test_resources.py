@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import KINDS, Crowd, Kind, manager_for, nearly_expired, until
+from tests.engine.staging import KINDS, Crowd, Kind, manager_for, nearly_expired
+from tests.waiting import until
 from unexpired import Session
 from unexpired._core.session import Failure
 from unexpired.errors import ConfigurationError, Refused

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import EXPIRED, Attempt, until
+from tests.engine.staging import EXPIRED, Attempt
+from tests.waiting import until
 from unexpired import Session, TokenManager, TokenManagers
 from unexpired._engine import flying
 from unexpired._engine.runway import Runway, Start

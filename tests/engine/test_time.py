@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine.staging import FRESH, Crowd, Server, manager_for, until
+from tests.engine.staging import FRESH, Crowd, Server, manager_for
+from tests.waiting import until
 from unexpired import Token, TokenManager
 from unexpired._engine import cell, clock, desk, driving, flying, rooms
 from unexpired.errors import TemporarilyUnavailable

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Kind, Server, aboard, manager_for, until
+from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Kind, Server, aboard, manager_for
 from tests.engine.test_flights_told import Ends, others_log_out, others_refresh
+from tests.waiting import until
 from unexpired import LoginRequired, Session, TemporarilyUnavailable, TokenManager
 from unexpired.events import CallerWaited, Event, SessionSeen
 from unexpired.stores import FileStore, MemoryStore

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -13,7 +12,8 @@ from tests.faults.line import Line
 from tests.faults.losses import lose_the_last_write, outlive_the_lease
 from tests.faults.stage import Place, play
 from tests.faults.table import FAULTS, held
-from tests.stores.postgres_server import LONG, PostgresServer, account, directory, postgres_server, program
+from tests.stores.postgres_server import PostgresServer, account, directory, postgres_server, program
+from tests.waiting import until
 from unexpired.stores.postgres import PostgresStore
 
 SCHEMAS = itertools.count(1)
@@ -37,14 +37,6 @@ def line(server: PostgresServer) -> Iterator[Line]:
     line.close()
 
 
-def until_true(fact: Callable[[], bool]) -> None:
-    """Wait for it."""
-    until = time.monotonic() + LONG
-    while not fact():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def pair(line: Line, stack: ExitStack) -> tuple[PostgresServer, PostgresServer]:
     """A primary, to which *line* leads, and its standby."""
     primary = stack.enter_context(postgres_server())
@@ -61,7 +53,7 @@ def pair(line: Line, stack: ExitStack) -> tuple[PostgresServer, PostgresServer]:
 def catch_up(primary: PostgresServer, standby: PostgresServer) -> None:
     """Wait until the standby has everything."""
     (written,) = primary.run("SELECT pg_current_wal_lsn()")[0]
-    until_true(lambda: standby.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
+    until(lambda: standby.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
 
 
 def failing_over(line: Line, stack: ExitStack) -> Made:
@@ -86,7 +78,7 @@ def turning(server: PostgresServer, value: str) -> Callable[[], None]:
         with psycopg.connect(server.url, autocommit=True, options="-cdefault_transaction_read_only=off") as one:
             one.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
             one.execute("SELECT pg_reload_conf()")
-        until_true(lambda: server.run("SHOW default_transaction_read_only") == [(value,)])
+        until(lambda: server.run("SHOW default_transaction_read_only") == [(value,)])
 
     return turn
 

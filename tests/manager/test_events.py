@@ -7,7 +7,8 @@ from unittest.mock import ANY
 
 import pytest
 
-from tests.engine.staging import EXPIRED, FRESH, Attempt, Crowd, Server, aboard, manager_for, until
+from tests.engine.staging import EXPIRED, FRESH, Attempt, Crowd, Server, aboard, manager_for
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired.events import (
     CallerWaited,

@@ -10,7 +10,8 @@ from unittest.mock import ANY
 import pytest
 import trio
 
-from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Crowd, Faulty, Kind, Server, aboard, manager_for, until
+from tests.engine.staging import EXPIRED, FRESH, KINDS, Attempt, Crowd, Faulty, Kind, Server, aboard, manager_for
+from tests.waiting import until
 from unexpired import ConfigurationError, LoginRequired, Session, StoreError, Token, TokenManager
 from unexpired.errors import AnswerLost
 from unexpired.events import Event, LoggedIn, LoggedOut, RefreshStarted, SessionEnded

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import unexpired
-from tests.engine.staging import EXPIRED, FRESH, KINDS, Crowd, Kind, Server, aboard, manager_for, nearly_expired, until
+from tests.engine.staging import EXPIRED, FRESH, KINDS, Crowd, Kind, Server, aboard, manager_for, nearly_expired
+from tests.waiting import until
 from unexpired import ConfigurationError, LoginRequired, Token, TokenManager
 from unexpired._engine import desk
 from unexpired.grants import FunctionGrant

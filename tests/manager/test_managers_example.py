@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.engine.staging import until
 from tests.stores.redis_server import free_port
+from tests.waiting import until
 from unexpired.testing import ServerHandle, server_process
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import until
 from tests.manager.test_managers_keeping import DAY, minted
 from tests.stores.postgres_server import postgres_server
 from tests.stores.redis_server import RedisServer
+from tests.waiting import until
 from unexpired import LoginRequired, Session, TokenManagers
 from unexpired.stores import Store, open_store
 

@@ -8,8 +8,9 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.engine.staging import aboard, until
+from tests.engine.staging import aboard
 from tests.manager.test_managers import ANSWER, answer, many
+from tests.waiting import until
 from unexpired import Session, TokenManagers
 from unexpired.errors import StoreError
 from unexpired.events import LoggedIn, RefreshSucceeded

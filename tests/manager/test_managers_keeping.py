@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.staging import until
+from tests.waiting import until
 from unexpired import ConfigurationError, Session, Token, TokenManagers
 from unexpired._core.session import Ended, Failure
 from unexpired._engine.keeping import due

@@ -6,7 +6,8 @@ import contextlib
 import time
 from typing import Any
 
-from tests.engine.staging import Attempt, Crowd, Server, aboard, manager_for, until
+from tests.engine.staging import Attempt, Crowd, Server, aboard, manager_for
+from tests.waiting import until
 from unexpired import Session, Token, UnexpiredError
 from unexpired._core.session import Intent
 from unexpired.errors import NotSent, Refused

@@ -15,9 +15,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from tests.engine.staging import KINDS, Kind, aboard, manager_for, nearly_expired, until
+from tests.engine.staging import KINDS, Kind, aboard, manager_for, nearly_expired
 from tests.observe.stage import KEY, Stage, busy, refusing
 from tests.observe.test_shared import PAGE
+from tests.waiting import until
 from unexpired import Session, TokenManager, UnexpiredError
 from unexpired.clients.httpx2 import TokenAuth
 from unexpired.events import CallerWaited

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.stores.redis_server import BOUND, until
+from tests.stores.redis_server import BOUND
+from tests.waiting import until
 from unexpired.errors import StoreError
 from unexpired.stores._listening import Run
 from unexpired.stores._watching import Board

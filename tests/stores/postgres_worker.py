@@ -62,10 +62,11 @@ def tell(store: PostgresStore) -> None:
     say("ready")
     while hear() == "go":
         until = time.monotonic() + 30
-        while stamp() == before and time.monotonic() < until:
+        while (now := stamp()) == before and time.monotonic() < until:
             time.sleep(0.0002)
+        # What is stored as soon as this is said shows as another stamp than this one.
+        before = now
         say(repr(time.clock_gettime(time.CLOCK_MONOTONIC)))
-        before = stamp()
 
 
 def fork(store: PostgresStore) -> None:

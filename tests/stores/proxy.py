@@ -43,6 +43,9 @@ class Proxy:
         self._over = True
         self.cut()
         self._passing.set()
+        # A close alone does not wake who waits for the next connection.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _drop(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Self
 import pytest
 import redis
 
+from tests.waiting import until
 from unexpired.stores.redis import RedisStore
 
 BOUND = 30.0
@@ -29,14 +28,6 @@ def free_port() -> int:
             port: int = taken.getsockname()[1]
         if port < 55000:
             return port
-
-
-def until(fact: Callable[[], bool], what: str) -> None:
-    """Wait until *fact* is true."""
-    end = time.monotonic() + BOUND
-    while not fact():
-        assert time.monotonic() < end, f"not within {BOUND:g} s: {what}"
-        time.sleep(0.005)
 
 
 class RedisServer:

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from unittest import mock
@@ -18,6 +18,7 @@ from tests.stores.postgres_server import PostgresServer, free_port, postgres_ser
 from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from tests.stores.proxy import Proxy
+from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores import _postgres_connections as connections
@@ -34,14 +35,6 @@ def proxy(server: PostgresServer) -> Iterator[Proxy]:
     one = Proxy(server.port)
     yield one
     one.close()
-
-
-def until_true(fact: Callable[[], bool]) -> None:
-    """Wait for it."""
-    until = time.monotonic() + LONG
-    while not fact():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def begun(store: PostgresStore) -> Session:
@@ -171,7 +164,7 @@ def test_a_server_that_is_killed_and_started_again(make: Make) -> None:
         assert during == stamp()
         server.start()
         assert store.swap(KEY, session, following(session))
-        until_true(lambda: stamp() not in (before, during))
+        until(lambda: stamp() not in (before, during))
         lease.release()
         taken = store.lease(KEY, owner="b", seconds=30.0, wait=0.0, stop=lambda: False)
         assert taken is not None
@@ -185,7 +178,7 @@ def test_a_read_only_server(server: PostgresServer, make: Make) -> None:
     server.run("ALTER SYSTEM SET default_transaction_read_only = on")
     server.run("SELECT pg_reload_conf()")
     try:
-        until_true(lambda: server.run("SHOW default_transaction_read_only") == [("on",)])
+        until(lambda: server.run("SHOW default_transaction_read_only") == [("on",)])
         store.close()
         with pytest.raises(StoreError, match="read-only"):
             store.swap(KEY, session, following(session))
@@ -196,7 +189,7 @@ def test_a_read_only_server(server: PostgresServer, make: Make) -> None:
         with psycopg.connect(server.url, autocommit=True, options="-cdefault_transaction_read_only=off") as one:
             one.execute("ALTER SYSTEM RESET default_transaction_read_only")
             one.execute("SELECT pg_reload_conf()")
-    until_true(lambda: server.run("SHOW default_transaction_read_only") == [("off",)])
+    until(lambda: server.run("SHOW default_transaction_read_only") == [("off",)])
     store.close()
     assert store.swap(KEY, session, following(session))
 
@@ -218,11 +211,11 @@ def test_a_line_that_freezes(
     assert during == stamp()
     with caplog.at_level(logging.WARNING, "unexpired"):
         # Nobody says goodbye on such a line: the silence is noticed.
-        until_true(lambda: "are not heard for now" in caplog.text)
+        until(lambda: "are not heard for now" in caplog.text)
     other = make()
     assert other.swap(KEY, other.load(KEY), following(other.load(KEY)))
     proxy.heal()
-    until_true(lambda: stamp() not in (before, during))
+    until(lambda: stamp() not in (before, during))
     found = store.load(KEY)
     assert found is not None
     assert found.version == 2
@@ -238,12 +231,12 @@ def test_a_line_that_is_cut(server: PostgresServer, make: Make, proxy: Proxy) ->
     with pytest.raises(StoreError, match=r"cut|again"):
         store.swap(KEY, session, following(session))
     assert other.swap(KEY, session, following(session))
-    until_true(lambda: not store._board.live)
+    until(lambda: not store._board.live)
     kept = stamp()
     assert kept == stamp()
     assert before is not None
     proxy.heal()
-    until_true(lambda: stamp() != kept)
+    until(lambda: stamp() != kept)
     assert store.swap(KEY, following(session), following(following(session)))
 
 
@@ -261,7 +254,7 @@ def test_a_swap_that_takes_effect_after_it_failed(server: PostgresServer, make: 
         assert found is not None
         assert found.version == 1
         before = stamp()
-    until_true(lambda: stamp() != before)
+    until(lambda: stamp() != before)
     found = store.load(KEY)
     assert found is not None
     assert found.version == 2

@@ -3,8 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.stores.postgres_server import (
 )
 from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
+from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores import MemoryStore, Sealed, SQLiteStore, Store, migrate
@@ -37,14 +37,6 @@ RIGHTS = {
 """What a user who owns nothing is to be granted, beside USAGE of the schema."""
 
 __all__ = ["make", "schema", "server"]
-
-
-def until_true(fact: Callable[[], bool]) -> None:
-    """Wait for it."""
-    until = time.monotonic() + LONG
-    while not fact():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def begun(store: Store, key: str = KEY) -> Session:
@@ -77,7 +69,7 @@ def test_a_schema_of_any_name(server: PostgresServer, make: Make, name: str) -> 
     stamp = other.stamp(KEY)
     before = stamp()
     use(store, session)
-    until_true(lambda: stamp() != before)
+    until(lambda: stamp() != before)
     with psycopg.connect(server.url) as connection:
         found = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = %s", (name,)).fetchone()
     assert found == (4,)
@@ -167,13 +159,13 @@ def test_a_server_that_ends_idle_sessions(server: PostgresServer, make: Make, ca
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idle'"
     with caplog.at_level(logging.WARNING, "unexpired"):
         for _ in range(3):
-            until_true(lambda: server.run(count) == [(1,)])
+            until(lambda: server.run(count) == [(1,)])
             old, session = session, following(session)
             assert store.swap(KEY, old, session)
         seen = stamp()
         peer = make()
         assert peer.swap(KEY, session, following(session))
-        until_true(lambda: stamp() != seen)
+        until(lambda: stamp() != seen)
     assert caplog.text == ""
 
 
@@ -194,7 +186,7 @@ def test_a_server_that_became_a_standby_with_its_connections(make: Make) -> None
             assert mine is not None
             old.run("ALTER SYSTEM SET default_transaction_read_only = on")
             old.run("SELECT pg_reload_conf()")
-            until_true(lambda: old.run("SHOW default_transaction_read_only") == [("on",)])
+            until(lambda: old.run("SHOW default_transaction_read_only") == [("on",)])
             assert store.swap(KEY, session, following(session))
             stored = f"SELECT version FROM {store._schema}.sessions"
             assert (old.run(stored), new.run(stored)) == ([(1,)], [(2,)])
@@ -210,7 +202,7 @@ def private() -> Iterator[tuple[PostgresServer, Path]]:
         rules = one.place / "data" / "pg_hba.conf"
         rules.write_text("hostssl all alice all cert\nhost all unexpired all trust\n")
         one.run("SELECT pg_reload_conf()")
-        until_true(lambda: one.run("SELECT count(*) FROM pg_hba_file_rules") == [(2,)])
+        until(lambda: one.run("SELECT count(*) FROM pg_hba_file_rules") == [(2,)])
         yield one, place / "server.crt"
 
 
@@ -226,7 +218,7 @@ def test_over_tls(private: tuple[PostgresServer, Path], make: Make, mode: str) -
     for _ in range(10):
         session = use(store, session)
     assert make(server.url).swap(KEY, session, following(session))
-    until_true(lambda: stamp() != before)
+    until(lambda: stamp() != before)
     ssl = f"SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = '{mode}'"
     assert server.run(ssl) == [(True,), (True,)]
 

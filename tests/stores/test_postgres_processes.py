@@ -19,6 +19,7 @@ import pytest
 from tests.clients.modes import grant_for
 from tests.stores.postgres_server import PostgresServer, account, directory, pgbouncer, postgres_server, program
 from tests.stores.postgres_worker import KEY, following
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired.errors import StoreError
 from unexpired.stores import open_store
@@ -194,16 +195,7 @@ def test_one_redemption_for_a_fleet(issuer: ServerHandle, url: str) -> None:
             assert [json.loads(worker.hear()) for worker in workers] == everybody
             stats = issuer.stats()
             assert (stats.token_posts, stats.reuse_detected, stats.max_in_air) == (expiry, 0, 1)
-        before = manager.token()
-        assert before.minted == EXPIRIES + 1
-
-
-def until_changed(stamp: Callable[[], object], before: object) -> None:
-    """Wait until a change is heard of."""
-    end = time.monotonic() + LONG
-    while stamp() == before:
-        assert time.monotonic() < end, "the change is heard"
-        time.sleep(0.001)
+        until(lambda: manager.token().minted == EXPIRIES + 1, "the newest token is seen")
 
 
 @pytest.mark.parametrize("listen", [True, False])
@@ -220,7 +212,7 @@ def test_behind_a_pooler(server: PostgresServer, url: str, *, listen: bool) -> N
         before = stamp()
         assert stamp() == before
         assert other.swap(KEY, None, session)
-        until_changed(stamp, before)
+        until(lambda: stamp() != before, "the change is heard")
         assert store.load(KEY) is not None
         for _ in range(20):
             assert store.swap(KEY, session, following(session))
@@ -229,7 +221,7 @@ def test_behind_a_pooler(server: PostgresServer, url: str, *, listen: bool) -> N
         unmarked = marker()
         # What is told after all of its own changes: then those were told before.
         assert other.swap("later", None, following(None))
-        until_changed(marker, unmarked)
+        until(lambda: marker() != unmarked, "the change is heard")
         assert stamp() == before, "its own changes count once"
         mine = other.lease(KEY, owner="a", seconds=0.5, wait=0.0, stop=lambda: False)
         assert mine is not None

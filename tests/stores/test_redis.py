@@ -10,7 +10,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests.stores.redis_server import BOUND, KEY, RedisServer, Stores, until
+from tests.stores.redis_server import BOUND, KEY, RedisServer, Stores
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._core.session import Session
 from unexpired._core.token import Token

@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.stores.redis_server import BOUND, RedisCluster, RedisServer, free_port, until
+from tests.stores.redis_server import BOUND, RedisCluster, RedisServer, free_port
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._core.session import Session
 from unexpired.errors import ConfigurationError, UnexpiredError

@@ -11,7 +11,8 @@ import pytest
 import redis
 from redis import exceptions as wrong
 
-from tests.stores.redis_server import BOUND, RedisServer, free_port, until
+from tests.stores.redis_server import BOUND, RedisServer, free_port
+from tests.waiting import until
 from unexpired._core.session import Failure, Intent, Session
 from unexpired.errors import StoreError
 from unexpired.stores import open_store

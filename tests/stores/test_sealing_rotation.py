@@ -5,8 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.stores.test_sealed import FIRST, KEY, NEW, OLD, OTHER, SECOND
 from tests.stores.test_sealing_keys import Source
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._core.session import Session
 from unexpired._core.token import Token
@@ -56,14 +56,6 @@ def opened_with(key: bytes, inner: Store, *names: str) -> list[str]:
             continue
         good.append(name)
     return good
-
-
-def until(condition: Callable[[], bool], why: str) -> None:
-    """Wait for what is sure to come."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, why
-        time.sleep(0.005)
 
 
 def test_a_program_that_only_stores_learns_which_key_seals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from redis.cluster import LoadBalancingStrategy
 
 from tests.stores.frozen_scene import BOUND, LOCAL, TIMED, Process, Scene, late, place_of, token
 from tests.stores.postgres_server import PostgresServer, account, directory, postgres_server, program
-from tests.stores.redis_server import RedisCluster, RedisServer, until
+from tests.stores.redis_server import RedisCluster, RedisServer
+from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._core.record import encode
 from unexpired._core.session import Session

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.stores.lines import Line, Store, hearing, listeners
-from tests.stores.redis_server import BOUND, KEY, until
+from tests.stores.redis_server import BOUND, KEY
+from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.stores import _listening
 from unexpired.stores._listening import Run

@@ -11,7 +11,8 @@ import pytest
 
 from tests.stores.postgres_server import postgres_server
 from tests.stores.proxy import Proxy
-from tests.stores.redis_server import KEY, RedisServer, free_port, until
+from tests.stores.redis_server import KEY, RedisServer, free_port
+from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
 from unexpired.stores._postgres_connections import OwnConnections

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.stores.lines import Line, hearing
-from tests.stores.redis_server import BOUND, until
+from tests.stores.redis_server import BOUND
+from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.stores import _watched
 from unexpired.stores._watched import boot, take_turns

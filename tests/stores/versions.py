@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.stores.postgres_server import PostgresServer, account, directory, program, wait_for
-from tests.stores.redis_server import RedisCluster, RedisServer, until
+from tests.stores.redis_server import RedisCluster, RedisServer
+from tests.waiting import until
 
 _ROOT = Path(__file__).parents[2]
 _WHEELS = _ROOT / "build" / "servers"

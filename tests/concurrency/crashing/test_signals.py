@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.concurrency.crashing.conftest import PROMPT, Start, Started, stored
-from tests.engine.staging import until
+from tests.waiting import until
 from unexpired import Token, TokenManager
 from unexpired.testing import ServerHandle
 
