@@ -102,6 +102,8 @@ def test_marks_that_mean_nothing() -> None:
         for value in ("no", b"false"):
             with pytest.raises(ConfigurationError, match=r"unexpired\.authenticated"):
                 opened.unary_unary(ECHO)(b"x", metadata=(("unexpired.authenticated", value),))
+        with pytest.raises(ConfigurationError, match=r"there is no metadata 'unexpired\.anonymous'"):
+            opened.unary_unary(ECHO)(b"x", metadata=(("unexpired.anonymous", "true"),))
     assert api.heard == []
 
 

@@ -115,6 +115,37 @@ def test_a_transport_of_both_kinds_suits_both(anybody: TokenManager) -> None:
     assert response.status_code == 204
 
 
+@pytest.mark.parametrize("idiom", ["auth", "transport"])
+@pytest.mark.parametrize(
+    ("extension", "why"),
+    [
+        ({"unexpired.authenticate": False}, "there is no request extension 'unexpired.authenticate': there are "),
+        ({"unexpired.authenticated": "false"}, "'unexpired.authenticated' is True or False, not str"),
+        ({"unexpired.authenticated": None}, "'unexpired.authenticated' is True or False, not None"),
+    ],
+)
+def test_an_extension_that_says_nothing(anybody: TokenManager, idiom: str, extension: dict[str, Any], why: str) -> None:
+    """Who means to take the token off and misspells it is told, and nothing is sent; other extensions are not ours."""
+    anybody.login({"access_token": "t1"})
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(204)
+
+    wire = httpx2.MockTransport(answer)
+    made: dict[str, Any] = {
+        "auth": {"auth": TokenAuth(anybody), "transport": wire},
+        "transport": {"transport": TokenTransport(anybody, transport=wire)},
+    }
+    with httpx2.Client(**made[idiom]) as client:
+        assert why in refused(lambda: client.get(URL, extensions=extension))
+        assert sent == []
+        for own in ({"trace.id": 1}, {"unexpired.authenticated": True}):
+            assert client.get(URL, extensions=own).status_code == 204
+    assert [request.headers["authorization"] for request in sent] == ["Bearer t1"] * 2
+
+
 class Sender(httpx2.BaseTransport):
     """It counts how often it was closed."""
 

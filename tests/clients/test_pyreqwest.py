@@ -154,6 +154,24 @@ def test_who_sees_the_token(listener: Listener, kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.parametrize(
+    ("extension", "why"),
+    [({"unexpired.anonymous": True}, "no request extension"), ({"unexpired.authenticated": 0}, "True or False")],
+)
+def test_an_extension_that_says_nothing(kind: str, listener: Listener, extension: dict[str, Any], why: str) -> None:
+    """Who means to take the token off and misspells it is told, and nothing is sent."""
+    each, manager = Kind(kind), counting_manager()
+
+    async def job() -> None:
+        async with each.opened(adapter.token_client(each.builder(), manager)) as client:
+            with pytest.raises(ConfigurationError, match=why):
+                await sent(client.get(listener.url).extensions(extension))
+
+    each.run(job)
+    assert listener.heard == []
+
+
+@each_kind
 def test_errors_show_no_token(kind: str) -> None:
     """P13, scenario 53: pyreqwest names the address in its errors; the token in its query is not in them."""
     each, manager = Kind(kind), counting_manager()

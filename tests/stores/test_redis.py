@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import redis
 import redis.asyncio
 
 from tests.stores.redis_server import BOUND, KEY, RedisServer, Stores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from unexpired.manager import TokenManager
 __all__ = [
     "AUTHENTICATED",
     "ORIGIN",
+    "OURS",
     "RESOURCE",
     "aanswer",
     "answer",
@@ -25,7 +27,9 @@ __all__ = [
     "check_manager",
     "chosen_scheme",
     "kind_of",
+    "no_such_option",
     "not_installed",
+    "opted_out",
     "origin",
     "replayed",
     "step",
@@ -38,6 +42,8 @@ RESOURCE = "unexpired.resource"
 """Request extension: the resource (RFC 8707) whose token this request wants."""
 ORIGIN = "unexpired.origin"
 """Request extension, set by transports: the address the caller asked for, to recognise redirects by."""
+OURS = "unexpired."
+"""What the names of all request extensions begin with that are for us."""
 
 origin = lru_cache(maxsize=1024)(origin_of)
 
@@ -77,6 +83,22 @@ def kind_of(value: object) -> str:
         return f"the class {value.__name__}"
     module, name = type(value).__module__.partition(".")[0], type(value).__name__
     return "None" if value is None else name if module == "builtins" else f"{module}.{name}"
+
+
+def opted_out(extensions: Mapping[str, object]) -> bool:
+    """Whether a caller said that a request is to carry no token. Raises ConfigurationError for what nobody reads."""
+    for name in extensions:
+        if name.startswith(OURS) and name not in (AUTHENTICATED, RESOURCE, ORIGIN):
+            raise no_such_option("request extension", name)
+    said = extensions.get(AUTHENTICATED, True)
+    if not isinstance(said, bool):
+        raise ConfigurationError(f"the request extension {AUTHENTICATED!r} is True or False, not {kind_of(said)}")
+    return not said
+
+
+def no_such_option(kind: str, name: str) -> ConfigurationError:
+    """*name* is for us, and unknown here. Its request is not sent: its caller may have meant to take the token off."""
+    return ConfigurationError(f"there is no {kind} {name!r}: there are {AUTHENTICATED!r} and {RESOURCE!r}")
 
 
 def not_installed(client: str, error: ModuleNotFoundError, *beside: str) -> ModuleNotFoundError:

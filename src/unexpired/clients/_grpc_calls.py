@@ -12,7 +12,7 @@ import grpc
 from unexpired._core.scheme import Answer, Judgement, Rendered, Scheme
 from unexpired._core.token import Token
 from unexpired.clients._calls import Calls
-from unexpired.clients._exchange import AUTHENTICATED, RESOURCE, chosen_scheme, kind_of
+from unexpired.clients._exchange import AUTHENTICATED, OURS, RESOURCE, chosen_scheme, kind_of, no_such_option
 from unexpired.clients._grpc_futures import Line
 from unexpired.errors import ConfigurationError, ReplayRefused
 from unexpired.manager import TokenManager
@@ -165,7 +165,7 @@ class Asked:
     def _read(self, metadata: tuple[Pair, ...]) -> tuple[Pair, ...]:
         """Read what is said to us alone; what is left is sent."""
         for name, _ in metadata:
-            if name in self.site.replaced:
+            if name in self.site.replaced or name.startswith(OURS):
                 return self._sift(metadata)
         return metadata
 
@@ -177,6 +177,8 @@ class Asked:
                 if value not in _SAID:
                     raise ConfigurationError(f'the metadata {AUTHENTICATED} is "true" or "false"')
                 self.authenticated = _SAID[value]
+            elif name.startswith(OURS):
+                raise no_such_option("metadata", name)
         taken = self.site.replaced if self.authenticated else _MARKS
         return tuple(pair for pair in metadata if pair[0] not in taken)
 

@@ -24,6 +24,7 @@ from unexpired.clients._exchange import (
     answer,
     body_refused,
     kind_of,
+    opted_out,
     origin,
     replayed,
     step,
@@ -95,7 +96,10 @@ class HttpxFlow:
             raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
         first = extensions.setdefault(ORIGIN, request.url) is request.url
-        if self._limited or not first or AUTHENTICATED in extensions or type(request.stream) is not self._bytes_kind:
+        # Beside that one a client's request has its timeout only.
+        if self._limited or not first or len(extensions) > 2 or AUTHENTICATED in extensions:
+            return None
+        if type(request.stream) is not self._bytes_kind:
             return None
         token = self._warm(extensions.get(RESOURCE))
         if token is None:
@@ -109,7 +113,7 @@ class HttpxFlow:
         if not isinstance(request, self._request_kind):
             raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
-        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
+        if (self._choosy or len(extensions) > 1 or AUTHENTICATED in extensions) and not self._applies(request):
             yield request
             return
         resource = extensions.get(RESOURCE)
@@ -125,7 +129,7 @@ class HttpxFlow:
         if not isinstance(request, self._request_kind):
             raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
-        if (self._choosy or AUTHENTICATED in extensions) and not self._applies(request):
+        if (self._choosy or len(extensions) > 1 or AUTHENTICATED in extensions) and not self._applies(request):
             yield request
             return
         resource = extensions.get(RESOURCE)
@@ -204,7 +208,7 @@ class HttpxFlow:
     def _applies(self, request: Any) -> bool:
         """Whether this request is to carry a token: not opted out, to an allowed origin, no redirect to another one."""
         extensions = request.extensions
-        if extensions.get(AUTHENTICATED) is False:
+        if opted_out(extensions):
             return False
         if self._scheme.origins is not None and not self._scheme.allows(_origin(request.url)):
             return False

@@ -9,7 +9,7 @@ from pyreqwest.exceptions import PyreqwestError, RedirectError
 from pyreqwest.request import Request
 
 from unexpired.clients._calls import Calls
-from unexpired.clients._exchange import AUTHENTICATED, kind_of
+from unexpired.clients._exchange import kind_of, opted_out
 from unexpired.clients._pyreqwest_calls import AsyncSending, Sending
 from unexpired.clients._pyreqwest_requests import origin_of_url
 from unexpired.errors import ConfigurationError
@@ -28,7 +28,7 @@ class _Tokens:
 
     def _calls_for(self, request: Any, extensions: dict[str, Any], asked: str) -> Calls | None:
         """Who gives this request its token. *asked* is the origin that its caller asked for, empty for the first."""
-        if extensions.get(AUTHENTICATED) is False:
+        if opted_out(extensions):
             return None
         here = origin_of_url(request.url)
         return next((calls for calls in self._all if calls.carries(here, asked or here)), None)
@@ -51,7 +51,7 @@ class SyncTokens(_Tokens):
         asked, hops = "", 0
         while True:
             extensions = request.extensions
-            calls = self._at_home if AUTHENTICATED not in extensions else None
+            calls = None if extensions else self._at_home
             if calls is None or asked:
                 calls = self._calls_for(request, extensions, asked)
             if calls is None and not self._max_redirects:
@@ -88,7 +88,7 @@ class AsyncTokens(_Tokens):
         asked, hops = "", 0
         while True:
             extensions = request.extensions
-            calls = self._at_home if AUTHENTICATED not in extensions else None
+            calls = None if extensions else self._at_home
             if calls is None or asked:
                 calls = self._calls_for(request, extensions, asked)
             if calls is None and not self._max_redirects:
