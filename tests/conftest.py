@@ -16,7 +16,7 @@ from tests import hunting
 from tests.clients.contract import matrix
 from tests.faults import table as faults
 from tests.fleet import summary as fleets
-from unexpired._engine import clock, desk
+from unexpired._engine import clock, desk, looking
 
 # How long a thread may take to end by itself once its test is over (seconds).
 _PATIENCE = 5.0
@@ -40,6 +40,12 @@ def _no_threads_left() -> Iterator[None]:
     names = sorted(thread.name for thread in left if thread.is_alive())
     if names:
         pytest.fail(f"threads left behind: {', '.join(names)}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that run tests wait seldom for stores that are late: what one test waited must not shorten the next."""
+    monkeypatch.setattr(looking, "_credit", looking._Credit())
 
 
 @pytest.fixture

@@ -66,8 +66,9 @@ def manager(store: Far) -> TokenManager:
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look is waited for as long as the test lasts: what is tried is not the clock."""
+    """A look is waited for as long as the test lasts: what is tried is not the clock, nor what other tests waited."""
     monkeypatch.setattr(looking, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(looking, "_credit", looking._Credit())
 
 
 def newer(held: Session) -> Session:

@@ -86,7 +86,7 @@ class ServerHandle:
         """
         self._tell("api-faults", {"rules": as_steps(rules, "rule")})
 
-    def wait(self, event: ServerEvent, count: int = 1, timeout: float = 10.0) -> None:
+    def wait(self, event: ServerEvent, count: int = 1, timeout: float = 30.0) -> None:
         """Return once *event* has happened *count* times since the start or the last reset.
 
         Raises `TimeoutError` when that takes longer than *timeout* seconds.
