@@ -39,16 +39,27 @@ def answer(session):
     return {"access_token": f"access {number}", "refresh_token": f"refresh {number}", "expires_in": 3600}
 """
 
+# All processes of a machine have the same monotonic clock.
+_LAST = """
+with open(sys.argv[1] + ".over", "w") as over:
+    over.write(str(time.monotonic()))
+"""
+
 
 class Finished:
     """A script that has ended."""
 
-    def __init__(self, directory: Path, done: subprocess.CompletedProcess[str], seconds: float) -> None:
+    def __init__(self, directory: Path, done: subprocess.CompletedProcess[str], ended: float) -> None:
         self.output = done.stdout
         self.errors = done.stderr
         self.status = done.returncode
-        self.seconds = seconds
+        self._ended = ended
         self._directory = directory
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to exit, from the end of its last line on."""
+        return self._ended - float(Path(f"{self._directory}.over").read_text())
 
     @property
     def calls(self) -> list[str]:
@@ -66,8 +77,7 @@ class Finished:
 
 def run(directory: Path, script: str) -> Finished:
     """Run *script* to its end. Fails if that takes longer than 30 s, or if it prints a traceback."""
-    source = _PRELUDE + textwrap.dedent(script)
-    begun = time.monotonic()
+    source = _PRELUDE + textwrap.dedent(script) + _LAST
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", source, os.fspath(directory)],
         capture_output=True,
@@ -75,6 +85,6 @@ def run(directory: Path, script: str) -> Finished:
         timeout=30,
         check=False,
     )
-    finished = Finished(directory, done, time.monotonic() - begun)
+    finished = Finished(directory, done, time.monotonic())
     assert "Traceback" not in finished.errors, finished.errors
     return finished

@@ -55,7 +55,7 @@ class Server:
 
 def nearly_expired() -> Token:
     """A token for which every key's refresh-ahead window has begun, and whose leeway has not."""
-    return Token("access 0", refresh_token="refresh 0", lifetime=200.0, expires_at=time.time() + 22.0)
+    return Token("access 0", refresh_token="refresh 0", lifetime=1200.0, expires_at=time.time() + 140.0)
 
 
 def manager_for(grant: Any, login: Token | Mapping[str, Any] | None = EXPIRED, **settings: Any) -> TokenManager:

@@ -153,8 +153,9 @@ def test_a_token_inside_its_leeway_is_served_when_nothing_better_comes(kind: Kin
     assert grant.calls >= 1
 
 
-def test_a_token_that_cannot_be_saved_is_served_from_memory() -> None:
+def test_a_token_that_cannot_be_saved_is_served_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unsaved: loud, its callers are served, nobody can have a later one, and saving goes on until it works (P5)."""
+    monkeypatch.setattr("unexpired._core.landing._LONG_ENOUGH", 60.0)
     store, server = Faulty(), Server()
     manager = manager_for(server, store=store)
     store.save_error = StoreError("the disk is full")

@@ -91,10 +91,10 @@ def test_a_look_that_began_before_a_login_here_does_not_undo_it(store: Far) -> N
     manager = TokenManager(Server(), store=store)
     manager.login(answer("alice"))
     assert manager.token().access_token == "token of alice"
+    until(lambda: manager._cell._looking is None)
     old = store.load("default")
     assert old is not None
     assert store.swap("default", old, old.noted(intent=None, failure=None))
-    until(lambda: manager._cell._looking is None)
     store.only_looks = True
     while store.asked.acquire(blocking=False):
         pass
@@ -133,6 +133,7 @@ def test_ctrl_c_before_a_look_begins_leaves_room_for_the_next(store: Far, monkey
     """A session whose look never ran would never be looked at again."""
     manager = manager_for(Server(), FRESH, store=store)
     assert manager.token().access_token == "access 0"
+    until(lambda: not Looking.under_way)
     store.elsewhere(newer)
     start = threading.Thread.start
 
@@ -154,6 +155,7 @@ def test_no_more_than_so_many_looks_are_under_way(store: Far, monkeypatch: pytes
     for name in ("alice", "bob"):
         managers.manager(name).login(answer(name))
         assert managers.manager(name).token().access_token == f"token of {name}"
+    until(lambda: not Looking.under_way)
     store.gate.clear()
     for name in ("alice", "bob"):
         held = store._sessions[name]

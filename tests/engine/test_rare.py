@@ -38,6 +38,7 @@ class Full(MemoryStore):
         return super().swap(key, expected, new)
 
 
+@pytest.mark.usefixtures("no_pause_passes")
 def test_a_full_disk_costs_one_flight_and_not_one_for_each_call() -> None:
     """A refresh-ahead that cannot even begin is left alone for a while; the valid token is served (scenario 52)."""
     server = Server()

@@ -63,8 +63,10 @@ def test_two_resources_at_once_give_each_caller_its_own(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_resource_that_is_refused_stops_no_caller_of_another(kind: Kind) -> None:
+def test_a_resource_that_is_refused_stops_no_caller_of_another(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """All who want the one get the error at once, all who want the other get a token."""
+    # Who comes late is no reason to ask again.
+    monkeypatch.setattr("unexpired._core.outcome.cool_down", lambda *_: 60.0)
     server = Server()
     manager = manager_for(server)
     refused, served = Crowd(kind, 20, manager, resource=NOBODY), Crowd(kind, 20, manager, resource=MAIL)

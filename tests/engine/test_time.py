@@ -15,16 +15,16 @@ from unexpired.stores import MemoryStore
 
 
 class Clocks:
-    """The two clocks of the engine, which can be put forward or back."""
+    """The two clocks of the engine, which stand still and can be put forward or back."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.wall_offset = 0.0
         self.boot_offset = 0.0
-        wall, boot = time.time, clock.boot
-        patch.setattr(time, "time", lambda: wall() + self.wall_offset)
+        wall, boot = time.time(), clock.boot()
+        patch.setattr(time, "time", lambda: wall + self.wall_offset)
         for module in (clock, cell, desk, driving, flying, rooms):
-            patch.setattr(module, "boot", lambda: boot() + self.boot_offset)
-        patch.setattr("unexpired.manager.boot", lambda: boot() + self.boot_offset)
+            patch.setattr(module, "boot", lambda: boot + self.boot_offset)
+        patch.setattr("unexpired.manager.boot", lambda: boot + self.boot_offset)
 
     def passes(self, seconds: float) -> None:
         """Time goes by, for both."""

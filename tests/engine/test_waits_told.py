@@ -76,7 +76,7 @@ def test_a_wait_that_was_too_short_is_told_as_such() -> None:
     told: list[CallerWaited] = []
     manager.on(CallerWaited, told.append)
     with pytest.raises(TemporarilyUnavailable):
-        manager.token(wait=0.05)
+        manager.token(wait=1.0)
     (event,) = told
     assert not event.served
     assert 0.01 < event.seconds < 20

@@ -18,7 +18,7 @@ from unexpired.grants import RefreshTokenGrant
 
 SESSION = Session.begin("alice", "login", Token("a0", refresh_token="r0"))
 FRESH = answer(200, {"access_token": "a1", "expires_in": 60, "refresh_token": "r1"})
-BOUND = 3.0
+BOUND = 9.0
 
 
 def redeem(served: Endpoint | str, *, timeout: float = 5.0, **settings: Any) -> Token:

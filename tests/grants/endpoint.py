@@ -169,10 +169,12 @@ def dribbling_body(peer: Peer, _request: Request) -> None:
     peer.dribble(b" " * 10_000)
 
 
-def closed_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens, nor can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 def _server_tls() -> ssl.SSLContext:

@@ -128,7 +128,7 @@ def test_fields_are_mapped() -> None:
 
 def test_without_a_refresh_token_one_has_to_log_in() -> None:
     """A session that has no refresh token asks for a login, says why, and calls nobody."""
-    grant = RefreshTokenGrant(f"http://127.0.0.1:{closed_port()}/token", client_id="crm")
+    grant = RefreshTokenGrant("http://127.0.0.1:9/token", client_id="crm")
     with pytest.raises(LoginRequired, match="no refresh token") as required:
         grant.redeem(Session.begin("alice", "login", Token("a0")), resource=None, timeout=5)
     assert (required.value.reason, required.value.key) == ("no_refresh_token", "alice")
@@ -224,9 +224,10 @@ def test_a_refused_revocation_is_no_error(status: int) -> None:
 
 def test_nothing_to_revoke_is_no_error() -> None:
     """Without an address, a listening server or a token nothing is revoked and nothing is raised."""
-    nowhere = f"http://127.0.0.1:{closed_port()}/revoke"
     assert RefreshTokenGrant(URL, client_id="crm").revoke(SESSION) is False
-    assert RefreshTokenGrant(URL, client_id="crm", revocation_url=nowhere).revoke(SESSION) is False
+    with closed_port() as port:
+        nowhere = f"http://127.0.0.1:{port}/revoke"
+        assert RefreshTokenGrant(URL, client_id="crm", revocation_url=nowhere).revoke(SESSION) is False
     over = SESSION.over("logout", 0.0)
     assert RefreshTokenGrant(URL, client_id="crm", revocation_url=nowhere).revoke(over) is False
 

@@ -65,8 +65,9 @@ def test_a_forked_child_redeems_too() -> None:
 
 def test_nobody_there_is_not_sent() -> None:
     """A refused connection was surely not processed, and is worth another quick attempt (scenario 53)."""
-    with pytest.raises(NotSent, match=r"127\.0\.0\.1:\d+/token could not be reached \(ConnectError\)") as failure:
-        redeem(f"http://127.0.0.1:{closed_port()}/token?key=secret")
+    why = r"127\.0\.0\.1:\d+/token could not be reached \(ConnectError\)"
+    with closed_port() as port, pytest.raises(NotSent, match=why) as failure:
+        redeem(f"http://127.0.0.1:{port}/token?key=secret")
     assert failure.value.connecting
     assert "secret" not in str(failure.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.stores.redis_server import free_port
 from tests.waiting import until
 from unexpired.testing import ServerHandle, server_process
 
@@ -34,11 +34,13 @@ def processes(server: ServerHandle, tmp_path: Path) -> Iterator[list[httpx2.Clie
     with ExitStack() as stack:
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         environment = kept | {"CRM_URL": server.url, "STORE": f"sqlite:{tmp_path / 'sessions.db'}"}
-        ports = [free_port(), free_port()]
-        for port in ports:
-            command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "web_backend:app"]
-            options = ["--port", str(port), "--log-level", "error"]
-            started = subprocess.Popen([*command, *options], env=environment)
+        ports = []
+        for _ in range(2):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                ports.append(listener.getsockname()[1])
+                command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "web_backend:app"]
+                options = ["--fd", str(listener.fileno()), "--log-level", "error"]
+                started = subprocess.Popen([*command, *options], env=environment, pass_fds=[listener.fileno()])
             stack.callback(started.wait, 30)
             stack.callback(started.terminate)
         clients = [

@@ -134,6 +134,7 @@ print(tracemalloc.get_traced_memory()[0] / COUNT)
 """
 
 
+@pytest.mark.timeout(180)
 def test_bytes_of_a_remembered_session() -> None:
     """A remembered session takes some 4 KiB and the length of its tokens, as the class says."""
     short, long = (

@@ -81,6 +81,7 @@ def threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate())
 
 
+@pytest.mark.timeout(180)
 def test_a_thousand_sessions_need_one_watcher(place: Place, managers: Callable[..., TokenManagers]) -> None:
     """One thread listens for the changes of all sessions of a store, and a few dozen connections serve them all.
 

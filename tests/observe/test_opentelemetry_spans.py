@@ -313,6 +313,7 @@ def test_what_is_kept_is_bounded(traces: Traces, monkeypatch: pytest.MonkeyPatch
     assert linked(traces.only("unexpired.wait")) == []
     stage.server.gate.set()
     until(lambda: len(traces.spans("unexpired.wait")) == 3)
+    stage.end(0)
     assert [len(linked(wait)) for wait in traces.spans("unexpired.wait")] == [0, 1, 1]
     spans = ours._SPANS.of(traces.provider)
     for _ in range(2):
