@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -59,6 +60,12 @@ def no_pause_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def tells_secrets() -> None:
     """For a test in which something other than the library tells a secret on purpose."""
     hunting.WATCH.told_on_purpose = True
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: collecting garbage must not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 
 from tests.clients.modes import Mode, get, grant_for
 from unexpired import ConfigurationError, LoginRequired, Session, TemporarilyUnavailable, TokenManager
+from unexpired._core.effects import Instant
+from unexpired._engine import driving, flying
+from unexpired._engine.clock import boot
 from unexpired.clients.httpx2 import TokenAuth
 from unexpired.grants import RefreshTokenGrant
 from unexpired.stores import MemoryStore
@@ -23,6 +27,18 @@ def other() -> Iterator[ServerHandle]:
     """Give the server of somebody else."""
     with running_server() as server:
         yield server
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes for flights: however slow the machine, the next call comes while the failure is remembered."""
+    now = time.time()
+
+    def instant(*, exiting: bool = False) -> Instant:
+        return Instant(now, boot(), exiting)
+
+    for module in (driving, flying):
+        monkeypatch.setattr(module, "instant", instant)
 
 
 class Program:
@@ -75,6 +91,7 @@ class Program:
         ({"kind": "reset_after_commit"}, TemporarilyUnavailable, "was lost"),
     ],
 )
+@pytest.mark.usefixtures("still")
 def test_bad_answer(server: ServerHandle, mode: Mode, fault: dict[str, Any], kind: Kind, says: str) -> None:
     """Scenario 54: each bad answer is a typed error that says what it was, and the stored pair is left as it was."""
     program = Program(server, mode)
@@ -145,6 +162,7 @@ def test_silence(server: ServerHandle, mode: Mode) -> None:
     assert program.kept()
 
 
+@pytest.mark.usefixtures("still")
 def test_token_that_has_expired_already(server: ServerHandle, mode: Mode) -> None:
     """Scenario 54: an already expired token is a clear error, not a loop; what it rotated to is saved first."""
     program = Program(server, mode)
@@ -180,8 +198,17 @@ def test_wrong_client(server: ServerHandle, mode: Mode, wrong: dict[str, str]) -
 
 
 @pytest.mark.parametrize("mode", ["threads", "asyncio"], indirect=True)
-def test_unreachable(server: ServerHandle, mode: Mode) -> None:
+def test_unreachable(server: ServerHandle, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenario 53: no name, no connection and no TLS are passing failures, never the end of a session."""
+    resolve = socket.getaddrinfo
+
+    def known(host: Any, *others: Any, **more: Any) -> Any:
+        if host in ("unknown.invalid", b"unknown.invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return resolve(host, *others, **more)
+
+    # A name server that is out of reach would take half a minute.
+    monkeypatch.setattr(socket, "getaddrinfo", known)
     port = server.url.rpartition(":")[2]
     urls = ["http://127.0.0.1:1/token", "http://unknown.invalid/token", f"https://127.0.0.1:{port}/token"]
     programs = [Program(server, mode, grant=RefreshTokenGrant(url, client_id="public")) for url in urls]

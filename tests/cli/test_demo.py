@@ -29,6 +29,7 @@ SCENES = [
     "fail-invalid-grant",
     "fail-transient",
 ]
+pytestmark = pytest.mark.timeout(180)
 KEYS = {"scene", "ok", "callers", "served", "refreshes", "reuse_detected", "logged_out", "hung", "wall_s", "floor_s"}
 CALLERS, PROCESSES = 5, 2
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedPro
     """`python -m unexpired` with *arguments*."""
     command = [sys.executable, "-m", "unexpired", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=50, env=os.environ | environment, check=False
+        command, capture_output=True, text=True, timeout=150, env=os.environ | environment, check=False
     )
 
 
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedPro
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     """One run of all scenes with few callers: what it printed, and where the picture is."""
     html = tmp_path_factory.mktemp("demo") / "demo.html"
-    few = ["--callers", str(CALLERS), "--processes", str(PROCESSES), "--refresh-latency", "0.05"]
+    few = ["--callers", str(CALLERS), "--processes", str(PROCESSES), "--refresh-latency", "0.5"]
     return run(["demo", "--json", "--html", str(html), *few]), html
 
 
@@ -74,9 +75,9 @@ def test_a_scene_serves_every_caller_with_one_refresh(scene: str, objects: dict[
     assert found["ok"] is True
     assert (found["callers"], found["served"], found["refreshes"]) == (callers, callers, 1)
     assert (found["reuse_detected"], found["logged_out"], found["hung"]) == (0, 0, 0)
-    # a refresh takes 0.05 s, and so does nothing that contains one
-    assert found["wall_s"] >= 0.05
-    assert found["floor_s"] >= 0.05
+    # a refresh takes 0.5 s, and so does nothing that contains one
+    assert found["wall_s"] >= 0.5
+    assert found["floor_s"] >= 0.5
 
 
 @pytest.mark.parametrize(("scene", "logged_out"), [("fail-invalid-grant", 1), ("fail-transient", 0)])
@@ -131,8 +132,10 @@ def test_through_a_pipe_there_is_a_plain_line_per_scene(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     _, first, second, floor, praise, picture = done.stdout.splitlines()
-    assert re.fullmatch(r"ok +bearer-known-tasks +3 callers +3 served +1 refresh +0 reuse .* ratio \d\.\d\d", first)
-    assert re.fullmatch(r"ok +fail-transient +3 callers +3 told +1 refresh +0 reuse +\d+ ms +floor +\d+ ms", second)
+    assert re.fullmatch(r"ok +bearer-known-tasks +3 callers +3 served +1 refresh +0 reuse .* ratio \d+\.\d\d", first)
+    assert re.fullmatch(
+        r"ok +fail-transient +3 callers +3 told +1 refresh +0 reuse +[\d.]+ m?s +floor +[\d.]+ m?s", second
+    )
     assert floor == "floor: the same calls with a good token, plus one refresh, one after the other"
     assert praise.startswith("Every promise held: 6 callers in 2 scenes, 2 refreshes.")
     (written,) = tmp_path.glob("*.html")

@@ -120,6 +120,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert capsys.readouterr().err.strip() == "Stopped."
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "✓✗"), ("ascii", "+!")])
 def test_the_table_of_a_terminal_fits_80_columns(encoding: str, signs: str) -> None:
     """A terminal shows all scenes from the beginning, what goes on, then good and bad ones, within 80 columns."""

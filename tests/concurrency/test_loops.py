@@ -106,12 +106,12 @@ def test_loops_that_come_and_go_share_each_refresh(server: ServerHandle, manager
 def test_an_event_loop_in_debug_mode_has_nothing_to_say(
     server: ServerHandle, manager: TokenManager, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A loop that watches for slow steps and wrong threads sees none while a refresh takes 1 s, tasks get cancelled."""
-    server.configure(refresh_latency=1.0)
+    """A loop that watches for slow steps and wrong threads sees none while a refresh takes 4 s, tasks get cancelled."""
+    server.faults([{"kind": "hold", "name": "answer"}])
 
     async def main() -> list[object]:
-        # Ten times what a step of ours may take, and half of what waiting for the refresh would.
-        asyncio.get_running_loop().slow_callback_duration = 0.5
+        # Far more than a step of ours may take, and half of what waiting for the refresh would.
+        asyncio.get_running_loop().slow_callback_duration = 2.0
         async with client_of(manager, server, 0) as one, client_of(manager, server, 1) as two:
             await asyncio.gather(one.get("/api/warm"), two.get("/api/warm"))
             await asyncio.to_thread(server.expire)
@@ -123,6 +123,8 @@ def test_an_event_loop_in_debug_mode_has_nothing_to_say(
             await asyncio.to_thread(server.wait, "token_request_received")
             for task in tasks[:4]:
                 task.cancel()
+            await asyncio.sleep(4.0)
+            await asyncio.to_thread(server.release, "answer")
             told = await asyncio.gather(*tasks, return_exceptions=True)
         return [each.json()["n"] if isinstance(each, httpx2.Response) else type(each) for each in told]
 
@@ -182,7 +184,7 @@ async def tasks():
     await manager.arefresh()
 
 async def watched():
-    asyncio.get_running_loop().slow_callback_duration = 0.5
+    asyncio.get_running_loop().slow_callback_duration = 2.0
     await tasks()
 
 for run in (plain, lambda: asyncio.run(watched()), lambda: trio.run(tasks)):

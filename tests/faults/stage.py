@@ -61,7 +61,7 @@ class Place:
     strike: Callable[[], object]
     mend: Callable[[], object]
     deadline: float = 2.0
-    answered: float = 10.0
+    answered: float = 30.0
     warm: float = 5.0
 
 

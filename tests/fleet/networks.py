@@ -223,4 +223,6 @@ def _clear_away() -> None:
     for place in Path("/sys/class/net").glob("ux*"):
         found = re.fullmatch(r"ux(\d+)[a-d][sa]", place.name)
         if found and not Path(f"/proc/{found[1]}").exists():
-            _ip("link", "del", place.name)
+            # Another run may be about it, too.
+            with suppress(subprocess.CalledProcessError):
+                _ip("link", "del", place.name)

@@ -22,7 +22,7 @@ from unexpired import ConfigurationError, LoginRequired, Token, TokenManager
 from unexpired.clients.httpx2 import TokenAuth
 from unexpired.events import LoggedOut, SessionEnded
 
-SHORT = 4  # seconds; the server cuts its clock to whole seconds, so that such a token lives 3 s to 4 s
+SHORT = 8  # seconds; the server cuts its clock to whole seconds, so that such a token lives 7 s to 8 s
 
 Way = Literal["known", "lapsed", "ended"]
 """How an access token expires.

@@ -156,11 +156,11 @@ def test_dribble(server: ServerHandle) -> None:
 
 def test_dribble_ends_with_its_client(server: ServerHandle) -> None:
     """A dribble for which nobody listens any more is over soon, not after its last byte."""
-    server.faults([{"kind": "dribble", "bytes_per_second": 20}])
+    server.faults([{"kind": "dribble", "bytes_per_second": 5}])
     with open_socket(server) as wire:
         wire.sendall(refresh_request(server.login()["refresh_token"]))
         assert wire.recv(1)
-    server.wait("token_request_answered", timeout=3)
+    server.wait("token_request_answered", timeout=15)
 
 
 def test_expired_token(server: ServerHandle) -> None:

@@ -27,6 +27,8 @@ def _library() -> str:
 def _wrong_clock(**settings: str) -> dict[str, str]:
     """The environment of a process whose UNIX time is wrong. Clocks that only count, and file times, are right."""
     right = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    # Otherwise every timed wait of a thread ends at once, and threads that wait for their turn take all the time.
+    right["FAKETIME_FORCE_MONOTONIC_FIX"] = "0"
     return {"LD_PRELOAD": _library(), **right, **settings}
 
 

@@ -83,13 +83,13 @@ def test_an_answer_that_came_while_stopped_is_stored_after_the_deadline(
     server: ServerHandle, manager: TokenManager, start: Start
 ) -> None:
     """A holder stopped for longer than its deadline stores the answer that it finds when it goes on."""
-    holder, other = start(deadline=1.0), start()
+    holder, other = start(deadline=4.0), start()
     _in_flight(server, holder, "token")
     sent = time.monotonic()
     holder.send(signal.SIGSTOP)
     server.release("gate")
     server.wait("token_request_answered")
-    until(lambda: time.monotonic() > sent + 1.2)
+    until(lambda: time.monotonic() > sent + 4.2)
     holder.send(signal.SIGCONT)
     holder.hear_all(["token", 2], ["stored", 2])
     assert other.ask("token") == ["token", 2]
@@ -132,7 +132,7 @@ def test_an_exit_does_not_wait_for_ever_for_an_answer(
     server: ServerHandle, manager: TokenManager, start: Start
 ) -> None:
     """When the answer does not come, an interrupted program ends at the deadline, and the intent stays."""
-    program = start(deadline=2.0)
+    program = start(deadline=5.0)
     server.faults(SILENCE)
     program.order("token")
     server.wait("token_request_held")
@@ -140,7 +140,7 @@ def test_an_exit_does_not_wait_for_ever_for_an_answer(
     interrupted = time.monotonic()
     assert program.hear()[:2] == ["stopped", "KeyboardInterrupt"]
     assert program.process.wait(30) == -signal.SIGINT
-    assert time.monotonic() - interrupted < PROMPT
+    assert time.monotonic() - interrupted < 5.0 + PROMPT
     server.release("never")
     session = stored(manager)
     assert session.version == 1

@@ -17,7 +17,7 @@ from unexpired.clients.httpx2 import AsyncTokenTransport, TokenAuth, TokenTransp
 
 __all__ = ["Burst", "Crew", "TaskCrew", "ThreadCrew"]
 
-_CALL = "unexpired.demo.call"
+_CALL = "demo.call"
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
 
 
