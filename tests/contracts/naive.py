@@ -38,6 +38,7 @@ class SwapOfThisProcess(FileStore):
         with self._one:
             if not new.replaces(self.load(key), expected):
                 return False
+            time.sleep(0.02)  # long enough for another process to come between, however they take turns
             path = self._path(key)
             part = f"{path}.{os.getpid()}"
             with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

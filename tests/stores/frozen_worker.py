@@ -14,12 +14,15 @@ from typing import Any
 from unittest import mock
 
 from unexpired import TokenManager
+from unexpired._core import outcome
 from unexpired._core.session import Session
 from unexpired._core.token import Token
-from unexpired._engine import flying
 from unexpired.errors import UnexpiredError
 from unexpired.grants import RefreshTokenGrant, _http
 from unexpired.stores import open_store
+
+COOL_DOWN = 3.0
+"""Seconds for which everybody is told to come back after a flight that failed."""
 
 
 class Stopping:
@@ -114,7 +117,7 @@ def carry_out(manager: TokenManager, do: str, order: dict[str, Any]) -> None:
 
 def main(place: str) -> None:
     """Obey until told no more."""
-    mock.patch.object(flying, "draw", return_value=0.999).start()  # a cool-down that lasts long enough to be seen
+    mock.patch.object(outcome, "cool_down", return_value=COOL_DOWN).start()  # long enough to be seen
     store: Any = Stopping(open_store(place))
     stop_before_sending(store)
     managers: dict[str, TokenManager] = {}

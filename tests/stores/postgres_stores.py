@@ -19,8 +19,11 @@ _SCHEMAS = itertools.count()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """One server for a file; each test has a schema of its own."""
-    with postgres_server() as one:
+    """One server for a file; each test has a schema of its own.
+
+    What is committed asynchronously stays off its disk for long, so that a test can tell.
+    """
+    with postgres_server(wal_writer_delay="10s") as one:
         yield one
 
 

@@ -13,21 +13,15 @@ from typing import Any, Self
 import pytest
 import redis
 
+from tests.stores.ports import free_port
 from tests.waiting import until
 from unexpired.stores.redis import RedisStore
+
+__all__ = ["BOUND", "KEY", "NUMBERS", "RedisCluster", "RedisServer", "Stores", "free_port"]
 
 BOUND = 30.0
 KEY = "alice@crm"
 NUMBERS = count(1)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and whose neighbour for the cluster bus exists."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port: int = taken.getsockname()[1]
-        if port < 55000:
-            return port
 
 
 class RedisServer:
@@ -94,7 +88,6 @@ class RedisCluster:
     """Two primaries that share the keys between them."""
 
     def __init__(self, directory: Path) -> None:
-        # A node's bus is at its port + 10000.
         self.nodes = [RedisServer(directory / str(one), "--cluster-enabled", "yes") for one in range(2)]
 
     def start(self) -> RedisCluster:

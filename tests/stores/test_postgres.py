@@ -145,22 +145,31 @@ def test_a_commit_is_on_disk_where_others_are_not(server: PostgresServer, make: 
     store = make(f"{server.url}?options=-csynchronous_commit%3Doff")
     before = following(None)
     store.swap(KEY, None, before)
-    for _ in range(5):
+
+    def is_on_disk() -> bool:
+        nonlocal before
         after = following(before)
         assert store.swap(KEY, before, after)
-        assert server.run("SELECT pg_current_wal_insert_lsn() = pg_current_wal_flush_lsn()") == [(True,)]
         before = after
+        return server.run("SELECT pg_current_wal_insert_lsn() = pg_current_wal_flush_lsn()") == [(True,)]
+
+    for _ in range(5):
+        # What the server writes for itself may come between a swap and the look, but not every time.
+        assert any(is_on_disk() for _ in range(3))
 
 
 def test_a_lease_ends_on_the_servers_clock(make: Make) -> None:
     """A lease that is not released is free after its seconds, for who waits, and its late release does nothing."""
     store, other = make(), make()
+    long = store.lease(KEY, owner="a", seconds=30.0, wait=0.0, stop=never)
+    assert long is not None
+    assert long.timed
+    assert abs(long.granted_at - time.time()) < 5.0
+    assert other.lease(KEY, owner="b", seconds=30.0, wait=0.0, stop=never) is None
+    long.release()
     began = time.monotonic()
     first = store.lease(KEY, owner="a", seconds=0.4, wait=0.0, stop=never)
     assert first is not None
-    assert first.timed
-    assert abs(first.granted_at - time.time()) < 5.0
-    assert other.lease(KEY, owner="b", seconds=30.0, wait=0.0, stop=never) is None
     second = other.lease(KEY, owner="b", seconds=30.0, wait=20.0, stop=never)
     assert second is not None
     assert time.monotonic() - began >= 0.4
@@ -273,9 +282,9 @@ def test_a_store_that_is_gone_leaves_nothing(server: PostgresServer, schema: str
         while server.run(count) != [(0,)] and time.monotonic() < until:
             time.sleep(0.01)
         assert server.run(count) == [(0,)]
-        while listeners() != before and time.monotonic() < until:
+        while not listeners() <= before and time.monotonic() < until:
             time.sleep(0.01)
-        assert listeners() == before
+        assert listeners() <= before
 
 
 def test_statements_of_one_who_waits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

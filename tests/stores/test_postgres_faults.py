@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from tests.stores.postgres_server import PostgresServer, free_port, postgres_server
+from tests.stores.ports import free_port
+from tests.stores.postgres_server import PostgresServer, postgres_server
 from tests.stores.postgres_stores import Make, make, schema, server
 from tests.stores.postgres_worker import KEY, following
 from tests.stores.proxy import Proxy
@@ -25,6 +26,8 @@ from unexpired.stores import _postgres_connections as connections
 from unexpired.stores.postgres import PostgresStore
 
 LONG = 40.0
+BOUND = 5.0
+"""What a store takes for its *timeout* where none is given. Making its tables may take a while, too."""
 
 __all__ = ["make", "schema", "server"]
 
@@ -198,11 +201,12 @@ def test_a_line_that_freezes(
     server: PostgresServer, make: Make, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a line that lets nothing through a call ends within its bound, the stamp stays, and all is well afterwards."""
-    store = make(server.at(proxy.port), timeout=0.5)
+    store = make(server.at(proxy.port))
     session = begun(store)
     stamp = store.stamp(KEY)
     before = stamp()
     proxy.freeze()
+    store._database.timeout = 0.5
     began = time.monotonic()
     with pytest.raises(StoreError, match=r"not answered for 0\.5 s"):
         store.swap(KEY, session, following(session))
@@ -215,6 +219,7 @@ def test_a_line_that_freezes(
     other = make()
     assert other.swap(KEY, other.load(KEY), following(other.load(KEY)))
     proxy.heal()
+    store._database.timeout = BOUND
     until(lambda: stamp() not in (before, during))
     found = store.load(KEY)
     assert found is not None
@@ -242,14 +247,16 @@ def test_a_line_that_is_cut(server: PostgresServer, make: Make, proxy: Proxy) ->
 
 def test_a_swap_that_takes_effect_after_it_failed(server: PostgresServer, make: Make, schema: str) -> None:
     """A swap that got no answer in time, and is committed by the server later on, shows in the stamp then."""
-    store = make(timeout=0.5)
+    store = make()
     session = begun(store)
     stamp = store.stamp(KEY)
     assert stamp() == stamp()
     with psycopg.connect(server.url) as blocker:
         blocker.execute(f"SELECT FROM {schema}.sessions FOR UPDATE".encode())
+        store._database.timeout = 0.5
         with pytest.raises(StoreError, match="not answered"):
             store.swap(KEY, session, following(session))
+        store._database.timeout = BOUND
         found = store.load(KEY)
         assert found is not None
         assert found.version == 1
@@ -329,11 +336,13 @@ def test_tables_that_have_gone(server: PostgresServer, make: Make, schema: str) 
 
 def test_all_connections_in_use(make: Make) -> None:
     """Whoever waits for a connection of ours longer than the bound is told so."""
-    store = make(connections=1, timeout=0.3)
+    store = make(connections=1)
     begun(store)
     taken = store._database.connections.take(1.0)
+    store._database.timeout = 0.3
     with pytest.raises(StoreError, match="all 1 connections"):
         store.load(KEY)
+    store._database.timeout = BOUND
     store._database.connections.give_back(taken)
     assert store.load(KEY) is not None
 

@@ -140,8 +140,8 @@ def test_a_user_who_owns_nothing(server: PostgresServer, make: Make) -> None:
 )
 def test_a_server_that_bounds_statements(server: PostgresServer, make: Make, setting: str, advice: str) -> None:
     """A statement that the server stops is a StoreError, and did nothing, not even later."""
-    store = make(f"{server.url}?options=-c{setting}%3D300")
-    session = begun(store)
+    session = begun(make())  # to make the tables may take longer
+    store = make(f"{server.url}?options=-c{setting}%3D1000")
     with psycopg.connect(server.url) as blocker:
         blocker.execute(f"SELECT FROM {store._schema}.sessions FOR UPDATE".encode())
         with pytest.raises(StoreError, match=advice):
@@ -151,8 +151,9 @@ def test_a_server_that_bounds_statements(server: PostgresServer, make: Make, set
 
 def test_a_server_that_ends_idle_sessions(server: PostgresServer, make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Where the server ends idle sessions, the connection that listens stays, and others are made again, unnoticed."""
-    store = make(f"{server.url}?options=-cidle_session_timeout%3D200&application_name=idle")
-    session = begun(store)
+    session = begun(make())  # between the statements that make the tables a session is idle, too
+    store = make(f"{server.url}?options=-cidle_session_timeout%3D500&application_name=idle")
+    assert store.load(KEY) is not None
     stamp = store.stamp(KEY)
     before = stamp()
     assert stamp() == before

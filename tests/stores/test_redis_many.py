@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.stores.redis_server import BOUND, RedisCluster, RedisServer, free_port
+from tests.stores.ports import free_port
+from tests.stores.redis_server import BOUND, RedisCluster, RedisServer
 from tests.waiting import until
 from unexpired import TokenManager
 from unexpired._core.session import Session
@@ -44,7 +45,7 @@ class Watched:
             until(lambda: raw.set("probe", "x") and raw.wait(1, 100) == 1, "the replica follows")
         self.settings.write_text(
             f"port {self.port}\nbind 127.0.0.1\nsentinel monitor crm 127.0.0.1 {self.primary.port} 1\n"
-            "sentinel down-after-milliseconds crm 300\nsentinel failover-timeout crm 3000\n"
+            "sentinel down-after-milliseconds crm 2000\nsentinel failover-timeout crm 3000\n"
         )
         command = ["redis-server", str(self.settings), "--sentinel"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

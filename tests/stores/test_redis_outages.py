@@ -42,11 +42,11 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def store(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
-    """A store behind the proxy, which notices a silent server after half a second."""
+    """A store behind the proxy, which notices a silent server after a second and a half."""
     monkeypatch.setattr("unexpired.stores._listening._SILENCE", 0.1)
-    monkeypatch.setattr("unexpired.stores._listening.PATIENCE", 0.4)
+    monkeypatch.setattr("unexpired.stores._listening.PATIENCE", 1.5)
     monkeypatch.setattr("unexpired.stores._listening._BEAT", 0.05)
-    with RedisStore(f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=0.5") as store:
+    with RedisStore(f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=1.5") as store:
         yield store
 
 

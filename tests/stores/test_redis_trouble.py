@@ -11,7 +11,8 @@ import pytest
 import redis
 from redis import exceptions as wrong
 
-from tests.stores.redis_server import BOUND, RedisServer, free_port
+from tests.stores.ports import free_port
+from tests.stores.redis_server import BOUND, RedisServer
 from tests.waiting import until
 from unexpired._core.session import Failure, Intent, Session
 from unexpired.errors import StoreError
@@ -65,8 +66,9 @@ def test_a_server_that_is_away_is_named(operation: str) -> None:
         assert stamp() != stamp()
 
 
-def test_what_keeps_a_server_away_is_said_every_time() -> None:
+def test_what_keeps_a_server_away_is_said_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is refused without being kept waiting is told what was found a moment ago, and what to do about it."""
+    monkeypatch.setattr("unexpired.stores._redis_link._LET_IT_BE", 30.0)
     with RedisStore("redis://127.0.0.1:1/0") as store:
         first, second = complaint(store, "load"), complaint(store, "load")
     assert second == f"{first}, a moment ago"
@@ -344,9 +346,9 @@ def test_settings_that_keep_sessions_are_not_warned_of(server: RedisServer, capl
     assert caplog.records == []
 
 
-def test_replicas_can_be_waited_for(server: RedisServer, tmp_path: Path) -> None:
+def test_replicas_can_be_waited_for(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `wait_replicas` a session counts as stored when a replica has it; without one a StoreError says how many."""
-    with RedisStore(server.url, wait_replicas=1) as store:
+    with RedisStore(f"{server.url}?socket_timeout=30", wait_replicas=1) as store:
         with pytest.raises(StoreError, match="0 of 1 replicas"):
             store.swap(KEY, None, SESSION)
         replica = RedisServer(tmp_path / "replica", "--replicaof", "127.0.0.1", str(server.port)).start()
@@ -354,6 +356,7 @@ def test_replicas_can_be_waited_for(server: RedisServer, tmp_path: Path) -> None
             with replica.client() as raw, server.client() as primary:
                 until(lambda: primary.set("probe", "x") and primary.wait(1, 100) == 1, "the replica is there")
                 over = SESSION.over("logout", 1.0)
+                monkeypatch.setattr("unexpired.stores._redis_link._patience", lambda _: 10_000)
                 assert store.swap(KEY, SESSION, over)
                 assert raw.hget("unexpired:session:{alice@crm}", "version") == "2"
         finally:

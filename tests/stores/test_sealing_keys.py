@@ -119,6 +119,7 @@ def test_a_source_is_not_asked_at_every_call_for_a_key_it_has_not(monkeypatch: p
     inner, source = MemoryStore(), Source(NEW)
     assert Sealed(inner, OLD).swap(KEY, None, FIRST)
     store = Sealed(inner, source)
+    monkeypatch.setattr(_sealing_ring, "_ASK_AGAIN", 1000.0)
     for _ in range(20):
         complaint(store)
     assert source.asked == 1
@@ -260,6 +261,7 @@ def test_a_child_forked_while_the_key_is_fetched_does_not_hang() -> None:
 
     def load() -> str:
         signal.alarm(20)  # a child that hangs ends
+        source.open = threading.Event()  # whose lock no thread of the parent held
         source.open.set()
         return repr(FIRST.same_version(store.load(KEY)))
 

@@ -32,6 +32,8 @@ from unexpired.stores.redis import RedisStore
 pytestmark = pytest.mark.timeout(120)
 NUMBERS = count(1)
 CALLERS, FLIGHT, SAFETY_NET = 10, 2.0, 0.25
+PAST = 3.0
+"""Seconds: of a flight whose deadline is waited for."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def test_an_answer_that_takes_longer_than_the_deadline_counts_as_lost(fleet: Fle
     """
     issuer, patient = fleet.scene.begin(key), fleet.scene.begin(f"{key}, patient", grace=60.0)
     for process in (fleet.one, fleet.two):
-        process.manage(key, issuer, patience=0)
-        process.manage(f"{key}, patient", patient, grace=60.0)
+        process.manage(key, issuer, patience=0, deadline=PAST)
+        process.manage(f"{key}, patient", patient, grace=60.0, deadline=PAST)
     for server in (issuer, patient):
         late(server, "never")
     for name, server in ((key, issuer), (f"{key}, patient", patient)):
@@ -201,7 +203,7 @@ def test_waiters_are_woken_by_the_result(kind: str, key: str) -> None:
         holder.manage(key, issuer, deadline=2 * BOUND)
         waiter.manage(key, issuer, deadline=2 * BOUND, lease_wait=2 * BOUND, wait=2 * BOUND)
         waiter.ask("token", key)
-        issuer.faults([{"kind": "timeout_after", "seconds": FLIGHT}])
+        late(issuer, "flight")
         holder.order("stop", key, at="before release")
         holder.order("refresh", key)
         issuer.wait("token_request_committed")
@@ -211,6 +213,8 @@ def test_waiters_are_woken_by_the_result(kind: str, key: str) -> None:
         waiter.order("go", key)
         for _ in range(CALLERS - 1):
             waiter.order("refresh", key)
+        time.sleep(FLIGHT)
+        issuer.release("flight")
         assert holder.hear(key) == {"key": key, "at": "before release"}
         served = [waiter.hear(key) for _ in range(CALLERS)]
         seconds = time.monotonic() - began
@@ -336,7 +340,7 @@ def test_what_others_write_meanwhile_costs_no_token(fleet: Fleet, key: str) -> N
     begun = scene.manager(key).login(first)
     scene.begin(neighbour)
     for process in (fleet.one, fleet.two):
-        process.manage(key, issuer)
+        process.manage(key, issuer, deadline=BOUND)
     late(issuer, "late")
     fleet.one.order("refresh", key)
     issuer.wait("token_request_held")

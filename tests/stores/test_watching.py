@@ -115,6 +115,7 @@ def test_copies_are_looked_at_again_while_nothing_is_heard(board: Board, line: L
     assert [number(board, lambda: version(7)), number(board, lambda: version(8))] == [7, 8]
 
 
+@pytest.mark.usefixtures("first_stamp_in_time")
 def test_the_first_stamp_waits_a_little_for_a_silent_server(board: Board, line: Line) -> None:
     """A server that says nothing holds up the first stamp for half a second, and no other one; none is like another."""
     line.hangs, stamp = threading.Event(), board.entry("alice")
@@ -124,6 +125,7 @@ def test_the_first_stamp_waits_a_little_for_a_silent_server(board: Board, line: 
     again = [stamp() for _ in range(100)]
     assert len({first, *again}) == 101
     assert waited < 10.0
+    until(lambda: line.attempts > 0, "it is tried")
     assert line.attempts == 1
     line.hangs.set()
     until(lambda: stamp() == stamp(), "it hears")
@@ -160,7 +162,7 @@ def test_without_threads_the_clock_ticks(board: Board, monkeypatch: pytest.Monke
 
 def test_a_line_that_falls_silent_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent line is asked once whether it stands; who answers is heard on, who does not counts as cut off."""
-    for name, seconds in (("_BEAT", 0.01), ("_SILENCE", 0.02), ("PATIENCE", 0.5)):
+    for name, seconds in (("_BEAT", 0.01), ("_SILENCE", 0.02), ("PATIENCE", 30.0)):
         monkeypatch.setattr(_listening, name, seconds)
     asked: list[float] = []
     answers = True
@@ -187,6 +189,7 @@ def test_a_line_that_falls_silent_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
         board.entry("alice")()
         until(lambda: len(asked) >= 3, "it is asked, and answers")
         assert ended == []
+        monkeypatch.setattr(_listening, "PATIENCE", 0.5)
         answers = False
         until(lambda: len(ended) > 0, "it counts as cut off")
 
@@ -223,7 +226,7 @@ def test_one_thread_for_all_and_none_for_nobody(line: Line, caplog: pytest.LogCa
     board.leave(stores.pop())
     assert stamp() == before
     board.leave(stores[0])
-    assert not thread.is_alive()
+    until(lambda: not thread.is_alive(), "the thread ends")
     assert stamp() != stamp()
     assert listeners() == []
     board.join(stores[0])
@@ -234,10 +237,12 @@ def test_one_thread_for_all_and_none_for_nobody(line: Line, caplog: pytest.LogCa
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.usefixtures("first_stamp_in_time")
 def test_a_thread_that_was_let_go_does_not_come_back(board: Board, line: Line) -> None:
     """One that was busy when the last store closed is not joined by a second one when a store is used again."""
     stamp, line.hangs = board.entry("alice"), threading.Event()
     stamp()
+    until(lambda: line.attempts == 1, "one listens")
     (first,) = listeners()
     (store,) = board._users
     board.leave(store)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.stores.ports import free_port
 from tests.stores.postgres_server import postgres_server
 from tests.stores.proxy import Proxy
-from tests.stores.redis_server import KEY, RedisServer, free_port
+from tests.stores.redis_server import KEY, RedisServer
 from tests.waiting import until
 from unexpired._core.session import Session
 from unexpired.errors import StoreError
+from unexpired.stores._listening import Run
 from unexpired.stores._postgres_connections import OwnConnections
 from unexpired.stores._postgres_database import Database
 from unexpired.stores._postgres_listening import Hearing
@@ -59,7 +60,7 @@ def postgres_place(_: Path) -> Iterator[Place]:
     with postgres_server() as server:
         proxy = Proxy(server.port)
         try:
-            yield Place(proxy, server.url, lambda url: PostgresStore(url, timeout=1.0))
+            yield Place(proxy, server.url, PostgresStore)
         finally:
             proxy.close()
 
@@ -71,11 +72,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-def listeners() -> list[threading.Thread]:
-    """The threads that listen."""
-    return [one for one in threading.enumerate() if one.name.startswith("unexpired:")]
+def listening(store: Store) -> Run | None:
+    """What listens for this store, if anything does."""
+    return store._board._run
 
 
+@pytest.mark.usefixtures("first_stamp_in_time")
 def test_a_silent_server_bounds_the_first_look(place: Place) -> None:
     """A server that is silent from the start holds up no stamp for long; `load` raises in the store's bounds."""
     place.proxy.freeze()
@@ -115,18 +117,19 @@ def test_a_cut_line_is_heard_on_again(place: Place) -> None:
 
 def test_a_closed_store_is_opened_by_its_next_use(place: Place) -> None:
     """Closing the last store ends its thread; a stamp alone does not start it again, the next use does."""
-    before = listeners()
     with place.store() as store:
         stamp = store.stamp(KEY)
         assert stamp() == stamp()
-        assert listeners() != before
+        first = listening(store)
+        assert first is not None
         store.close()
-        assert listeners() == before
+        until(lambda: not first.thread.is_alive(), "the thread ends")
+        assert listening(store) is None
         assert stamp() != stamp()
-        assert listeners() == before
+        assert listening(store) is None
         assert store.load(KEY) is None
         assert stamp() == stamp()
-        assert listeners() != before
+        assert listening(store) is not None
 
 
 def test_own_changes_are_no_news(place: Place) -> None:

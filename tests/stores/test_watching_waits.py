@@ -61,8 +61,8 @@ def test_who_waits_is_woken_by_the_end_of_the_lease(board: Board, line: Line) ->
         until(lambda: lease.asked == 1 and stamp.held_until > 0.0, "it waits")
         line.say(FREED, "bob")
         line.say(UNTOLD, "alice")
-        line.say(STORED, "alice")
         before = stamp()
+        line.say(STORED, "alice")
         until(lambda: stamp() != before, "the change is heard")
         lease.free = True
         assert not waiter.done()

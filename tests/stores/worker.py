@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -132,23 +133,37 @@ def write_until_change(step: str, store: Store) -> None:
 
 
 def forks(store: Store) -> None:
-    """Fork twenty times while another thread swaps without a pause; each child swaps once, and counts."""
+    """Fork twenty times while another thread is swapping; each child swaps once, and counts.
+
+    That thread ends the swap that a fork fell into, and holds off until the child is done. SQLite's lock would be free
+    for a millisecond between two of its swaps, and who waits for it looks ten times a second only.
+    """
     warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of just this
-    enough = threading.Event()
+    enough, alone = threading.Event(), threading.Event()
+    alone.set()
+    begun = [0]
 
     def work() -> None:
         while not enough.is_set():
+            begun[0] += 1
             add(store)
+            alone.wait()
 
     thread = threading.Thread(target=work)
     thread.start()
     for _ in range(20):
+        before = begun[0]
+        while begun[0] == before:
+            time.sleep(0.0002)
         child = os.fork()
         if child == 0:
             add(store)
             store.close()
             os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        alone.clear()
+        code = os.waitpid(child, 0)[1]
+        alone.set()
+        assert code == 0
     enough.set()
     thread.join(30)
     say("done")

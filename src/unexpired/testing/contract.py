@@ -29,7 +29,7 @@ from unexpired._core.record import encode
 from unexpired._core.session import Failure, Intent, Session
 from unexpired._core.token import Token
 from unexpired.testing._lease_contract import KEY, LONG, check, held, is_store
-from unexpired.testing._process_contract import OF_PROCESSES, ProcessContract
+from unexpired.testing._process_contract import OF_PROCESSES, ProcessContract, settle
 
 __all__ = ["StoreContract"]
 
@@ -184,10 +184,11 @@ class StoreContract(ProcessContract):
         )
 
     def test_a_change_shows_in_the_stamp(self) -> None:
-        """The stamp differs after each swap, by whomever and however quick; else it stays."""
+        """The stamp differs after each swap, by whomever and however quick; else it stays, once it is settled."""
         store = self.make_store()
         peer = self.make_peer(store)
         stamp = store.stamp(KEY)
+        settle(stamp)
         before, session = stamp(), _begin()
         check(stamp() == before, "the stamp of nothing changes by itself")
         store.swap(KEY, None, session)
