@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.api.fronts import Front
-from tests.clients.conftest import _no_proxy, _one_server, server
+from tests.clients.conftest import _no_proxy, _one_server, _reads_refusals_to_their_end, server
 
-__all__ = ["_no_proxy", "_one_server", "front", "server"]
+__all__ = ["_no_proxy", "_one_server", "_reads_refusals_to_their_end", "front", "server"]
 
 
 @pytest.fixture(params=["threads", "asyncio", "trio"])

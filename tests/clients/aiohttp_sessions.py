@@ -58,11 +58,12 @@ class Wire:
 
     async def chunked(self) -> bytes:
         """A body that comes in chunks."""
-        body = b""
+        # grows in place: bytes would be copied whole for each chunk
+        body = bytearray()
         while size := int(await self.reader.readline(), 16):
             body += (await self.reader.readexactly(size + 2))[:-2]
         await self.reader.readline()
-        return body
+        return bytes(body)
 
     async def say(self, *pieces: bytes) -> None:
         """Send these bytes, each on its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 import unexpired.clients.httpx
 from tests.clients.modes import HTTPX2, Library, Mode, Via, manager_for
 from unexpired import TokenManager
+from unexpired.clients import _peeking
 from unexpired.testing import ServerHandle, running_server
 
 # niquests is installed in an environment of its own only: `make test-niquests`.
@@ -23,6 +25,25 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             monkeypatch.delenv(name)
+
+
+_BODIES = {"aiohttp": "_aiohttp_bodies", "niquests": "_niquests_bodies", "urllib3": "_urllib3_bodies"}
+_READING = [_peeking, *(import_module(f"unexpired.clients.{_BODIES[one]}") for one in _BODIES if find_spec(one))]
+_OURS = _peeking.WORTH_WAITING
+
+
+@pytest.fixture(autouse=True)
+def _reads_refusals_to_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly this machine does: a refusal that is left behind would count as a connection of its own."""
+    for module in _READING:
+        monkeypatch.setattr(module, "WORTH_WAITING", 25.0)
+
+
+@pytest.fixture
+def reads_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of refusals that are not worth waiting for: they are read for as long as in the library."""
+    for module in _READING:
+        monkeypatch.setattr(module, "WORTH_WAITING", _OURS)
 
 
 @pytest.fixture(scope="module")

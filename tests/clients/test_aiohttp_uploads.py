@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 
 from tests.clients.aiohttp_sessions import BOUND, Wire, get, response, run, serving, session, token_of, wait_for
 from tests.clients.scripted import counting_manager
-from unexpired import ReplayRefused
+from unexpired import ReplayRefused, Session, TokenManager
 from unexpired.clients.aiohttp import BodyFactory
+from unexpired.stores import MemoryStore
 
 BLOB = bytes(range(256)) * 2000
 LARGE = 32 * 1024 * 1024
@@ -84,6 +86,18 @@ class Slow(io.FileIO):
         return super().read(size) or b""
 
 
+def slow_manager() -> TokenManager:
+    """As `counting_manager`, with a refresh that takes as long as over a network: the event loop goes on meanwhile."""
+
+    def refresh(session: Session) -> dict[str, Any]:
+        time.sleep(0.05)
+        return {"access_token": f"t{session.version + 1}", "refresh_token": "r"}
+
+    manager = TokenManager(refresh, store=MemoryStore())
+    manager.login({"access_token": "t1", "refresh_token": "r"})
+    return manager
+
+
 @pytest.mark.parametrize("kind", ["file", "form"])
 def test_read_that_comes_late(tmp_path: Path, kind: str) -> None:
     """A read under way on another thread when the upload is refused takes nothing from the replay's body."""
@@ -105,7 +119,7 @@ def test_read_that_comes_late(tmp_path: Path, kind: str) -> None:
                 bodies.append(await wire.reader.readexactly(int(length[1])))
                 await wire.say(response(200))
 
-        async with serving(talk) as url, session(counting_manager()) as client:
+        async with serving(talk) as url, session(slow_manager()) as client:
             return (await get(client, url, "PUT", data=file if kind == "file" else form(b"1", file))).status
 
     with Slow(path) as file:

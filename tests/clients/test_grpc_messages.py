@@ -248,6 +248,7 @@ def test_a_refresh_that_fails_fails_for_all_who_wait(api: GrpcServer) -> None:
         raise TemporarilyUnavailable("not now", key="alice", retry_after=3)
 
     manager.exchange.replacement = replacement  # type: ignore[assignment, method-assign]
+    api.judge = lambda heard, _: OK if heard.message == b"y" else EXPIRED
     with channel(api, manager) as opened:
         method = opened.unary_unary(ECHO)
         waiting = [method.future(b"x")]
@@ -255,7 +256,6 @@ def test_a_refresh_that_fails_fails_for_all_who_wait(api: GrpcServer) -> None:
         waiting += [method.future(b"x") for _ in range(20)]
         api_heard(api, 21)
         # A call that is not refused ends on gRPC's thread after those before it: all of them are in the line then.
-        api.judge = lambda _heard, _before: OK
         assert method.future(b"y").result(BOUND) == b"y"
         go.set()
         errors = [future.exception(BOUND) for future in waiting]

@@ -140,6 +140,7 @@ def test_body_that_breaks(listener: Listener, mode: Mode, status: int) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 @pytest.mark.parametrize("last", [False, True], ids=["replayed", "last"])
+@pytest.mark.usefixtures("reads_for_a_second")
 def test_refusal_that_stops_halfway(listener: Listener, mode: Mode, framing: str, last: bool) -> None:
     """P3: a refusal that stops halfway holds its caller up for a second, not for ever."""
     served = threading.Event()
@@ -168,6 +169,7 @@ def test_refusal_that_stops_halfway(listener: Listener, mode: Mode, framing: str
 
 
 @pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.usefixtures("reads_for_a_second")
 def test_slow_refusal_that_is_the_last_answer(listener: Listener, mode: Mode, ends: bool) -> None:
     """Scenario 36: a refusal that comes slowly, and is the last answer, reaches its caller whole, or can be let go."""
     go_on = threading.Event()

@@ -205,6 +205,7 @@ def test_reader_is_woken_up(listener: Listener, session: requests.Session) -> No
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.usefixtures("reads_for_a_second")
 def test_refusal_that_never_ends(framing: str, tls: bool) -> None:
     """P3: a refusal that stops halfway holds its caller up for a second, not for ever."""
     served = threading.Event()
@@ -230,6 +231,7 @@ def test_refusal_that_never_ends(framing: str, tls: bool) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.usefixtures("reads_for_a_second")
 def test_refusal_that_is_slow_and_last(tls: bool) -> None:
     """A last answer that takes its time is whole all the same."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.clients.conftest import _no_proxy, _one_server, mode, server
+from tests.clients.conftest import _no_proxy, _one_server, _reads_refusals_to_their_end, mode, server
 from tests.clients.modes import HTTPX2, Library
 
-__all__ = ["_no_proxy", "_one_server", "mode", "server"]
+__all__ = ["_no_proxy", "_one_server", "_reads_refusals_to_their_end", "mode", "server"]
 
 
 @pytest.fixture

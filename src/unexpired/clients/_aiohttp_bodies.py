@@ -92,7 +92,10 @@ async def _write_steadily(
     except asyncio.CancelledError:
         # It may wait for a server that reads no more, even after the connection was closed.
         transport.abort()
-        await asyncio.wait([writing])
+        # aiohttp gives up at the end of the answer, and once more when that is closed.
+        while not writing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
         _ = writing.cancelled() or writing.exception()  # or asyncio tells of an error that nobody looked at
         raise
     writing.result()

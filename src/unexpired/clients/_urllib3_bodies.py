@@ -181,7 +181,7 @@ def _comes(source: HTTPResponse, until: float) -> bool:
         return comes(source, until, wait_for_read)
     sock = getattr(source.connection, "sock", None)
     buffered: Any = getattr(source._fp, "fp", None)
-    if sock is None or not hasattr(buffered, "peek"):
+    if sock is None or not hasattr(buffered, "peek") or source.length_remaining == 0:
         return True
     timeout, waited = sock.gettimeout(), False
     while True:

@@ -115,6 +115,9 @@ class Row:
     exempt: ClassVar[Mapping[str, str]] = {}
     """Tests that cannot hold for this client, although others of their point do: their names, and its own limits."""
 
+    one_at_a_time: ClassVar[Mapping[str, str]] = {}
+    """The modes in which callers must not be on one HTTP/2 connection at a time, each with its client's limit."""
+
     def not_applicable(self, point: int, idiom: str, mode: str) -> str | None:  # noqa: ARG002 - for those that have some
         """Give the client's own limit because of which there is no such cell."""
         return None
@@ -159,6 +162,10 @@ class Cell:
         """How to use the adapter, if it speaks HTTP."""
         assert isinstance(self.row, Fitting)
         return self.row
+
+    def at_once(self, callers: int) -> int:
+        """How many of *callers* may be on one HTTP/2 connection at the same moment."""
+        return 1 if self.mode in self.row.one_at_a_time else callers
 
     @property
     def blocking(self) -> bool:

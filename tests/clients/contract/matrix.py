@@ -62,5 +62,10 @@ def summary(stats: Mapping[str, Iterable[Any]]) -> list[str]:
     }
     lines = table(found, limits, POINTS)
     lines += [f"{row.name} has no {mode}: {reason}" for row in rows for mode, reason in row.without.items()]
+    lines += [
+        f"{row.name} {mode} over HTTP/2 one call at a time: {reason}"
+        for row in rows
+        for mode, reason in row.one_at_a_time.items()
+    ]
     lines.append(ELSEWHERE)
     return [*lines, *(f"{row.name} not in {name}: {reason}" for row in rows for name, reason in row.exempt.items())]

@@ -47,18 +47,19 @@ def test_burst_over_tls(server: ServerHandle, manager: TokenManager, proxy: Ngin
 @pytest.mark.contract(14, like="test_http2")
 def test_http2_over_tls(server: ServerHandle, manager: TokenManager, proxy: Nginx, cell: Cell) -> None:
     """Over HTTP/2 and TLS, 50 refused calls and their replays share one connection, and cost one refresh."""
+    crowd = cell.at_once(CROWD)
     with crew(cell, manager, http2=True) as callers:
         assert callers.send(f"{proxy.tls}/api/x").status == 200
         server.expire()
         server.api_faults([{"kind": "hold_refusals", "name": "all"}])
-        batch = callers.start(*[get(f"{proxy.tls}/api/x?n={number}") for number in range(CROWD)])
-        server.wait("api_call_held", CROWD)
+        batch = callers.start(*[get(f"{proxy.tls}/api/x?n={number}") for number in range(crowd)])
+        server.wait("api_call_held", crowd)
         server.release("all")
         found = outcomes(batch)
-    assert statuses(found) == [200] * CROWD
-    assert [json.loads(reply.body)["n"] for reply in found] == [str(number) for number in range(CROWD)]
-    assert (server.stats().token_posts, server.stats().refused) == (1, CROWD)
-    passed = proxy.passed(1 + 2 * CROWD)
+    assert statuses(found) == [200] * crowd
+    assert [json.loads(reply.body)["n"] for reply in found] == [str(number) for number in range(crowd)]
+    assert (server.stats().token_posts, server.stats().refused) == (1, crowd)
+    passed = proxy.passed(1 + 2 * crowd)
     assert {one.protocol for one in passed} == {"HTTP/2.0"}
     assert len({one.connection for one in passed}) == 1
 
@@ -156,7 +157,8 @@ def test_file_refused_on_its_way_over_http2(listener: Listener, cell: Cell, tmp_
     body = file_of(tmp_path / "body", FEW)
     with (
         nginx(tmp_path / "nginx", listener.url, guard=True, buffering=False) as proxy,
-        crew(cell, counting_manager(), http2=True, timeout=1.0) as callers,
+        # for some clients the handshake of TLS and the replay are within this time, too
+        crew(cell, counting_manager(), http2=True, timeout=4.0) as callers,
     ):
         (plain,) = callers.run(lambda caller: caller.send(f"{proxy.tls}/x", "POST", body, authenticated=False))
         (found,) = callers.run(lambda caller: caller.send(f"{proxy.tls}/x", "POST", body))

@@ -32,9 +32,10 @@ def test_timeout_is_the_callers(server: ServerHandle, manager: TokenManager, cel
 @pytest.mark.contract(14)
 def test_timeout_is_not_the_refreshs(server: ServerHandle, manager: TokenManager, cell: Cell) -> None:
     """A refresh may take longer than the client lets one request take: its caller is served all the same."""
-    server.configure(refresh_latency=1.5)
+    # the timeout leaves a slow machine time to answer what is sent
+    server.configure(refresh_latency=3.5)
     server.expire()
-    with crew(cell, manager, timeout=1.0) as callers:
+    with crew(cell, manager, timeout=3.0) as callers:
         assert callers.send(f"{server.url}/api/x").status == 200
     assert server.stats().token_posts == 1
 
@@ -78,7 +79,9 @@ def test_http2(cell: Cell) -> None:
         crew(cell, counting_manager(), http2=True) as callers,
     ):
         assert callers.send(f"{there.url}/x", authenticated=False).status == 200
-        assert statuses(callers.run(*[get(f"{there.url}/x")] * 20)) == [200] * 20
+        crowd = [get(f"{there.url}/x")] * cell.at_once(20)
+        for _ in range(20 // len(crowd)):
+            assert statuses(callers.run(*crowd)) == [200] * len(crowd)
     assert set(there.tokens) == {"", "t1", "t2"}
     assert there.tokens.count("t2") == 20
     assert there.connections == 1

@@ -276,7 +276,8 @@ def test_timeout_is_the_callers(sockets: Sockets, cell: Cell) -> None:
 
     sockets.respond = respond
     with dialling(cell, counting_manager()) as callers:
-        (error,) = callers.run(echo(sockets.url, open_timeout=0.3))
+        # long enough for the handshake to arrive, connecting included
+        (error,) = callers.run(echo(sockets.url, open_timeout=2.0))
         release.set()
         assert type(error) is TimeoutError
         assert callers.one(echo(sockets.url)) == "t1 x"
@@ -286,10 +287,11 @@ def test_timeout_is_the_callers(sockets: Sockets, cell: Cell) -> None:
 @pytest.mark.contract(14, row=WEBSOCKETS)
 def test_timeout_is_not_the_refreshs(server: ServerHandle, sockets: Sockets, manager: TokenManager, cell: Cell) -> None:
     """A refresh may take longer than the client lets one handshake take: its caller is connected all the same."""
-    server.configure(refresh_latency=1.5)
+    # the timeout leaves a slow machine time to answer each handshake
+    server.configure(refresh_latency=3.5)
     sockets.respond = lambda _, before: None if before else REFUSED
     with dialling(cell, manager) as callers:
-        assert callers.one(echo(sockets.url, open_timeout=1.0)).endswith(" x")
+        assert callers.one(echo(sockets.url, open_timeout=3.0)).endswith(" x")
     assert server.stats().token_posts == 1
 
 
