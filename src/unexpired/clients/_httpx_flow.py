@@ -96,12 +96,12 @@ class HttpxFlow:
             raise wrong_library("the adapter", self._module, request)
         extensions = request.extensions
         first = extensions.setdefault(ORIGIN, request.url) is request.url
-        # Beside that one a client's request has its timeout only.
-        if self._limited or not first or len(extensions) > 2 or AUTHENTICATED in extensions:
+        # Beside that one a client's request has its timeout only, unless its caller says more.
+        if self._limited or not first or len(extensions) != 2 or "timeout" not in extensions:
             return None
         if type(request.stream) is not self._bytes_kind:
             return None
-        token = self._warm(extensions.get(RESOURCE))
+        token = self._warm(None)
         if token is None:
             return None
         known = self._known
